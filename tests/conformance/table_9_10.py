@@ -100,7 +100,7 @@ Evt  Sta1    Sta2       Sta3     Sta4    Sta5     Sta6     Sta7       Sta8     S
 17   -       AA-5/1     AA-4/1   AA-4/1  AA-4/1   AA-4/1   AA-4/1     AA-4/1   AA-4/1   AA-4/1    AA-4/1   AA-4/1   AR-5/1
 18   -       AA-2/1     -        -       -        -        -          -        -        -         -        -        AA-2/1
 19   -       AA-1/13    AA-8/13  -       AA-8/13  AA-8/13  AA-8/13    AA-8/13  AA-8/13  AA-8/13   AA-8/13  AA-8/13  AA-7/13
-"""  # noqa: E501  (a table of 13 columns stays readable only in one piece)
+"""
 
 
 def _rows(block: str, columns: int) -> list[list[str]]:
