@@ -1,0 +1,159 @@
+"""Opening associations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterable, Sequence
+
+from hilum.errors import AssociationTimeout, ConfigurationError, ConnectFailed
+from hilum.net.association import Association
+from hilum.net.limits import Limits, Timeouts
+from hilum.net.link import Link, Observer
+from hilum.net.service import Peer
+from hilum.services.sop_classes import VERIFICATION
+from hilum.services.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from hilum.wire.connection import Connection
+from hilum.wire.items import UserIdentityRQ, UserItem
+from hilum.wire.negotiation import own_items, presentation_contexts
+from hilum.wire.pdu import AssociateRQ
+
+__all__ = ["VERIFICATION_CONTEXTS", "connect"]
+
+NATIVE = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+VERIFICATION_CONTEXTS = ((VERIFICATION, NATIVE),)
+
+
+async def connect(
+    host: str,
+    port: int,
+    *,
+    called: str = "ANY-SCP",
+    calling: str = "HILUM",
+    contexts: Sequence[tuple[str, tuple[str, ...]]] = VERIFICATION_CONTEXTS,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    user_identity: UserIdentityRQ | None = None,
+    items: Iterable[UserItem] = (),
+    bind: str | None = None,
+    observer: Observer | None = None,
+) -> Association:
+    """Open an association.
+
+    Standard: PS3.8 7.1, PS3.7 annex D.
+
+    Args:
+        host: name or address.
+        port: TCP port.
+        called: called AE title, at most 16 characters.
+        calling: calling AE title, at most 16 characters.
+        contexts: (abstract syntax, transfer syntaxes) per presentation context, 1 to 128.
+        timeouts: deadlines, seconds.
+        limits: maximum length and buffer sizes.
+        tls: a context of ``net.tls``; None is plain TCP.
+        server_hostname: the name the peer's certificate must show; None takes ``host``.
+        user_identity: who we are (PS3.7 D.3.3.7).
+        items: further user-information items (roles, extended negotiation, window).
+        bind: local address to connect from.
+        observer: sees bytes and connection events.
+
+    Returns:
+        The established association; use it as an async context manager, or ``release`` it.
+
+    Raises:
+        ConnectFailed: no TCP or TLS connection; nothing was sent.
+        AssociationRejected: the peer said no.
+        AssociationTimeout: it did not answer; the connection is closed.
+        AssociationAborted, ConnectionLost: it ended the attempt.
+        LocalProtocolError: a title, UID or number of contexts that cannot be sent.
+
+    Cancellation: the connection is closed.
+    """
+    timeouts, limits = timeouts or Timeouts(), limits or Limits()
+    loop = asyncio.get_running_loop()
+    rq = AssociateRQ(
+        called_ae_title=called,
+        calling_ae_title=calling,
+        contexts=presentation_contexts(contexts),
+        user_items=(
+            *own_items(limits.max_length),
+            *items,
+            *((user_identity,) if user_identity else ()),
+        ),
+    )
+    connection = Connection(
+        requestor=True, limits=limits.connection(timeouts), max_length=limits.max_length
+    )
+    rq.encode()  # what cannot be sent is found before anything is opened
+    connection.send(rq, loop.time())
+    association = Association(connection, timeouts=timeouts, limits=limits)
+    sock = await _connect_socket(host, port, timeouts.connect, bind)
+    address = sock.getpeername()
+    link = Link(connection, association, timeouts, limits, sock, observer)
+    association.link = link
+    try:
+        async with asyncio.timeout(timeouts.connect):
+            await loop.create_connection(
+                lambda: link,
+                sock=sock,
+                ssl=tls,
+                server_hostname=(server_hostname or host) if tls else None,
+            )
+    except (OSError, ssl.SSLError, TimeoutError) as error:
+        sock.close()
+        raise ConnectFailed(f"TLS with {host}:{port}: {_why(error)}") from error
+    except BaseException:
+        sock.close()
+        raise
+    session = link.transport.get_extra_info("ssl_object") if tls and link.transport else None
+    association.peer = Peer(address[0], address[1], tls=session)
+    try:
+        async with asyncio.timeout(timeouts.associate):
+            await asyncio.shield(association._opened)
+    except TimeoutError:
+        association.abort()
+        raise AssociationTimeout(
+            f"{called}@{host}:{port} did not answer A-ASSOCIATE-RQ within {timeouts.associate} s"
+        ) from None
+    except BaseException:
+        association.abort()
+        raise
+    return association
+
+
+def _why(error: BaseException) -> str:
+    return "timed out" if isinstance(error, TimeoutError) else str(error) or repr(error)
+
+
+async def _connect_socket(host: str, port: int, timeout: float, bind: str | None) -> socket.socket:
+    """The first of the host's addresses that answers."""
+    loop = asyncio.get_running_loop()
+    if not 0 < port < 65536:
+        raise ConfigurationError(f"not a TCP port: {port}")
+    last: BaseException | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for family, kind, protocol, _, address in found:
+                sock = socket.socket(family, kind, protocol)
+                try:
+                    sock.setblocking(False)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    if bind is not None:
+                        sock.bind((bind, 0))
+                    await loop.sock_connect(sock, address)
+                    return sock
+                except OSError as error:
+                    sock.close()
+                    last = error
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        sock.close()
+                    raise
+    except (OSError, TimeoutError) as error:
+        last = error
+    raise ConnectFailed(f"no connection to {host}:{port}: {_why(last or OSError('no address'))}")

@@ -1,0 +1,398 @@
+"""Accepting associations.
+
+The listener only accepts sockets: a TLS handshake, a PROXY header and A-ASSOCIATE-RQ each have
+their own deadline in the connection's own task, so that a silent peer holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import ipaddress
+import logging
+import socket
+import ssl
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+
+from hilum.errors import AssociationTimeout, ConfigurationError, LocalProtocolError
+from hilum.net.association import Association
+from hilum.net.limits import Limits, Timeouts
+from hilum.net.link import Link, Observer
+from hilum.net.proxy import parse_proxy_header
+from hilum.net.service import Accept, Authorise, Peer, Reject
+from hilum.wire.connection import Connection
+from hilum.wire.negotiation import answer
+from hilum.wire.pdu import AssociateRJ, AssociateRQ
+
+__all__ = ["Server", "serve"]
+
+log = logging.getLogger("hilum.net")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Server:
+    """A listener and the associations that came in through it. Made by ``serve``."""
+
+    def __init__(
+        self,
+        authorise: Authorise,
+        *,
+        timeouts: Timeouts,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        proxies: Sequence[Network],
+        observer: Observer | None,
+    ) -> None:
+        self.authorise = authorise
+        self.timeouts = timeouts
+        self.limits = limits
+        self.tls = tls
+        self.proxies = tuple(proxies)
+        self.observer = observer
+        self.associations: set[Association] = set()
+        self.accepted = 0
+        self.rejected = 0
+        self.refused = 0
+        self._sockets: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._unassociated: OrderedDict[Association, None] = OrderedDict()
+        self._of_address: Counter[str] = Counter()
+        self._of_title: Counter[str] = Counter()
+        self._closing = False
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of each listening socket."""
+        return [sock.getsockname()[:2] for sock in self._sockets]
+
+    @property
+    def port(self) -> int:
+        """The first listening socket's port."""
+        return self.addresses[0][1]
+
+    def _task(self, coroutine: object, name: str) -> None:
+        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]  # coroutines only
+        task.set_name(name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _listen(self, sock: socket.socket) -> None:
+        self._sockets.append(sock)
+        self._task(self._accept_forever(sock), f"accept {sock.getsockname()}")
+
+    async def _accept_forever(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listener)
+            except OSError as error:
+                if self._closing:
+                    return
+                log.error("accept failed: %s", error)
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    # Nothing can be accepted until something is closed: free a silent one.
+                    self._evict()
+                await asyncio.sleep(0.05)
+                continue
+            self._admit(sock, address)
+
+    def _evict(self) -> None:
+        if self._unassociated:
+            association, _ = self._unassociated.popitem(last=False)
+            self.refused += 1
+            association.link.kill()
+
+    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        timeouts, limits = self.timeouts, self.limits
+        if len(self._unassociated) >= limits.max_unassociated:
+            self._evict()
+        connection = Connection(
+            requestor=False, limits=limits.connection(timeouts), max_length=limits.max_length
+        )
+        association = Association(
+            connection, timeouts=timeouts, limits=limits, requested=self._requested
+        )
+        association.peer = Peer(_plain(address[0]), address[1])
+        link = Link(connection, _Watched(association, self), timeouts, limits, sock, self.observer)
+        association.link = link
+        if self._from_proxy(association.peer.address):
+            link.intercept(lambda data: self._proxy_header(association, data))
+        self._unassociated[association] = None
+        self._task(self._open(association, sock), f"open {address}")
+
+    async def _open(self, association: Association, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        tls = self.tls
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.connect_accepted_socket(
+                lambda: association.link,
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=self.timeouts.artim if tls else None,
+            )
+        except (OSError, ssl.SSLError) as error:
+            # Port scans and clients without a certificate are everyday.
+            log.info("no association with %s: %s", association.peer, error)
+            self._unassociated.pop(association, None)
+            sock.close()
+            return
+        if tls is not None and association.link.transport is not None:
+            session = association.link.transport.get_extra_info("ssl_object")
+            association.peer = Peer(association.peer.address, association.peer.port, tls=session)
+
+    def _from_proxy(self, address: str) -> bool:
+        if not self.proxies:
+            return False
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        return any(ip in network for network in self.proxies)
+
+    def _proxy_header(self, association: Association, data: bytes) -> int | None:
+        try:
+            parsed = parse_proxy_header(data)
+        except Exception as error:
+            log.info("%s: %s", association.peer, error)
+            association.link.kill()
+            return len(data)
+        if parsed is None:
+            return None
+        taken, original = parsed
+        peer = association.peer
+        address, port = original or (peer.address, peer.port)
+        association.peer = Peer(address, port, True, peer.tls)
+        return taken
+
+    # ── A-ASSOCIATE-RQ ──────────────────────────────────────────────────────────────────────
+
+    def _requested(self, association: Association, rq: AssociateRQ) -> None:
+        limits, peer = self.limits, association.peer
+        if self._closing:
+            self._reject(association, Reject.limit("shutting down"))
+        elif len(self.associations) >= limits.max_associations:
+            self._reject(association, Reject.limit(f"{limits.max_associations} associations"))
+        elif self._of_address[peer.address] >= limits.max_per_address:
+            self._reject(association, Reject.limit(f"{limits.max_per_address} from one address"))
+        else:
+            decision = self.authorise(rq, peer)
+            if inspect.isawaitable(decision):
+                self._task(self._decide(association, rq, decision), "authorise")
+            else:
+                self._answer(association, rq, decision)
+
+    async def _decide(self, association: Association, rq: AssociateRQ, decision: object) -> None:
+        answer: Accept | Reject
+        try:
+            async with asyncio.timeout(self.timeouts.associate):
+                answer = await decision  # type: ignore[misc]  # isawaitable said so
+        except TimeoutError:
+            answer = Reject(2, 3, 1, "no decision in time")
+        except Exception:
+            log.exception("association %d: authorise failed", association.number)
+            answer = Reject(2, 3, 1, "internal error")
+        try:
+            self._answer(association, rq, answer)
+        except LocalProtocolError:
+            pass  # the peer has gone meanwhile
+
+    def _answer(self, association: Association, rq: AssociateRQ, decision: Accept | Reject) -> None:
+        loop = asyncio.get_running_loop()
+        if isinstance(decision, Reject):
+            self._reject(association, decision)
+            return
+        title = rq.called_ae_title
+        most = decision.max_for_title or self.limits.max_per_title
+        if self._of_title[title] >= most:
+            self._reject(association, Reject.limit(f"{most} associations for one title"))
+            return
+        ac = answer(
+            rq,
+            decision.policy,
+            max_length=self.limits.max_length,
+            roles=decision.roles,
+            window=decision.window,
+            items=decision.items,
+        )
+        association.accept = decision
+        association.connection.send(ac, loop.time())
+        self.accepted += 1
+        self._unassociated.pop(association, None)
+        self.associations.add(association)
+        self._of_address[association.peer.address] += 1
+        self._of_title[title] += 1
+        log.info(
+            "association %d: %s@%s calls %s",
+            association.number,
+            _shown(rq.calling_ae_title),
+            association.peer,
+            _shown(title),
+        )
+        association._pump()
+        association.link.flush()
+
+    def _reject(self, association: Association, reject: Reject) -> None:
+        rq = association.rq
+        self.rejected += 1
+        self._unassociated.pop(association, None)
+        log.info(
+            "association %d: %s@%s rejected %d/%d/%d for called title %s: %s",
+            association.number,
+            _shown(rq.calling_ae_title),
+            association.peer,
+            reject.result,
+            reject.source,
+            reject.reason,
+            _shown(rq.called_ae_title),
+            reject.why or "no reason given",
+        )
+        pdu = AssociateRJ(reject.result, reject.source, reject.reason)
+        association.connection.send(pdu, asyncio.get_running_loop().time())
+        association.link.flush()
+
+    def _ended(self, association: Association) -> None:
+        self._unassociated.pop(association, None)
+        if association in self.associations:
+            self.associations.discard(association)
+            for counter, key in (
+                (self._of_address, association.peer.address),
+                (self._of_title, association.rq.called_ae_title),
+            ):
+                counter[key] -= 1
+                if counter[key] <= 0:
+                    del counter[key]
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────
+
+    async def close(self, grace: float = 10.0) -> None:
+        """Refuse what is new, let what is in flight finish, then end every association.
+
+        Args:
+            grace: seconds given to messages in progress; what is not answered by then is
+                aborted, and the peer knows that it was not kept.
+        """
+        self._closing = True
+        for task in tuple(self._tasks):
+            if task.get_name().startswith("accept"):
+                task.cancel()
+        for sock in self._sockets:
+            sock.close()
+        for association in tuple(self._unassociated):
+            association.link.kill()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while self.associations and loop.time() < deadline:
+            for association in tuple(self.associations):
+                if not association.is_busy:
+                    association.abort(2, 0)
+            if self.associations:
+                await asyncio.sleep(0.01)
+        for association in tuple(self.associations):
+            association.end(AssociationTimeout("the server stopped"))
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+class _Watched:
+    """Tells the server when an association's connection has gone."""
+
+    __slots__ = ("association", "server")
+
+    def __init__(self, association: Association, server: Server) -> None:
+        self.association, self.server = association, server
+
+    def link_opened(self) -> None:
+        self.association.link_opened()
+
+    def link_events(self, in_shared: bool) -> None:
+        self.association.link_events(in_shared)
+        if self.association.is_over:
+            self.server._ended(self.association)
+
+    def link_idle(self, seconds: float) -> None:
+        self.association.link_idle(seconds)
+
+    def link_stalled(self, why: str) -> None:
+        self.association.link_stalled(why)
+
+    def link_closed(self, error: Exception | None) -> None:
+        self.association.link_closed(error)
+        self.server._ended(self.association)
+
+
+def _plain(address: str) -> str:
+    """An IPv4 peer on an IPv6 socket by its IPv4 address."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
+def _shown(title: str) -> str:
+    """An AE title for a log line: printable ASCII, whatever the peer sent."""
+    return ascii(title)
+
+
+async def serve(
+    host: str | None,
+    port: int,
+    authorise: Authorise,
+    *,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+    proxies: Sequence[Network] = (),
+    observer: Observer | None = None,
+) -> Server:
+    """Listen for associations.
+
+    Standard: PS3.8 7.1, 9.1.
+
+    Args:
+        host: address to listen on; None is every address.
+        port: TCP port; 0 takes a free one (``Server.port`` says which).
+        authorise: decides about each A-ASSOCIATE-RQ, at once or as an awaitable with the
+            deadline ``Timeouts.associate``.
+        timeouts: deadlines, seconds.
+        limits: counts and sizes.
+        tls: a context of ``net.tls``; None is plain TCP.
+        proxies: networks of load balancers that send a PROXY v2 header, without which nothing is
+            accepted from them.
+        observer: sees bytes and connection events.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    timeouts, limits = timeouts or Timeouts(), limits or Limits()
+    server = Server(
+        authorise, timeouts=timeouts, limits=limits, tls=tls, proxies=proxies, observer=observer
+    )
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(limits.backlog)
+            sock.setblocking(False)
+        except OSError as error:
+            sock.close()
+            await server.close(0)
+            raise ConfigurationError(
+                f"cannot listen on {address[0]}:{port}: {error.strerror or error}"
+            ) from error
+        server._listen(sock)
+    return server

@@ -1,0 +1,705 @@
+"""One end of an association, without I/O.
+
+Bytes go in with ``receive_data``, events come out of ``next_event``; what is to be sent is queued
+by ``send`` and ``send_message`` and fetched with ``data_to_send``. Time is an argument: ``deadline``
+says when ``handle_timeout`` wants to be called. A data set is never assembled: its bytes leave as
+``DataFragment`` views into the very buffer that was passed to ``receive_data``, valid until the
+next call.
+
+Standard: PS3.8 9.2 and 9.3, PS3.7 annex F.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hilum.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from hilum.wire.command import MAX_COMMAND_LENGTH, Command
+from hilum.wire.fsm import TABLE, Action, Event, State
+from hilum.wire.pdu import (
+    MAX_ASSOCIATE_LENGTH,
+    PDU,
+    Abort,
+    AssociateAC,
+    AssociateRJ,
+    AssociateRQ,
+    ContextResult,
+    ReleaseRP,
+    ReleaseRQ,
+    decode_pdu,
+    pdv_header,
+)
+
+__all__ = [
+    "Aborted",
+    "Accepted",
+    "CommandReceived",
+    "Connection",
+    "ConnectionLimits",
+    "DataFragment",
+    "Established",
+    "Lost",
+    "Rejected",
+    "ReleaseRequested",
+    "Released",
+    "Requested",
+    "WireEvent",
+]
+
+Buffer = bytes | bytearray | memoryview
+
+# Where the peer sets no limit, a PDU of ours still ends somewhere.
+UNLIMITED_SEND_LENGTH = 1 << 20
+# A peer that overdraws our maximum length by its own headers is served; more is refused.
+PDU_LENGTH_TOLERANCE = 1024
+# A fragment smaller than this cannot even hold a command in a sensible number of PDUs.
+SMALLEST_SEND_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What a peer may make us do; every number in bytes or seconds.
+
+    Args:
+        artim: seconds to wait for A-ASSOCIATE-RQ, and for the peer to close after the end
+            (PS3.8 9.1.4).
+        max_associate_length: longest A-ASSOCIATE PDU body read.
+        max_message_length: longest data set of one message; None is no limit. 64 GiB is above
+            every object known and below what fills a disk unnoticed.
+    """
+
+    artim: float = 30.0
+    max_associate_length: int = MAX_ASSOCIATE_LENGTH
+    max_message_length: int | None = 64 << 30
+
+
+class Requested(NamedTuple):
+    """A-ASSOCIATE indication: answer with ``AssociateAC`` or ``AssociateRJ``."""
+
+    rq: AssociateRQ
+
+
+class Accepted(NamedTuple):
+    """A-ASSOCIATE confirmation, positive."""
+
+    ac: AssociateAC
+
+
+class Rejected(NamedTuple):
+    """A-ASSOCIATE confirmation, negative; the transport is to be closed."""
+
+    rj: AssociateRJ
+
+
+class Established(NamedTuple):
+    """We accepted: P-DATA may flow."""
+
+
+class CommandReceived(NamedTuple):
+    """A command set; with ``command.has_data_set``, fragments follow."""
+
+    context_id: int
+    command: Command
+
+
+class DataFragment(NamedTuple):
+    """Part of the current message's data set; a view that ends with the next ``receive_data``."""
+
+    data: memoryview
+    last: bool
+
+
+class ReleaseRequested(NamedTuple):
+    """A-RELEASE indication: answer with ``ReleaseRP``, except in Sta10 (collision, acceptor)."""
+
+
+class Released(NamedTuple):
+    """A-RELEASE confirmation; after a collision, in Sta12, ``ReleaseRP`` is still to be sent."""
+
+
+class Aborted(NamedTuple):
+    """The association is over: A-ABORT from the peer, or sent to it because of ``error``.
+
+    ``error`` is None where the peer aborted.
+    """
+
+    source: int
+    reason: int
+    error: RemoteProtocolError | None = None
+
+
+class Lost(NamedTuple):
+    """The transport closed without release or abort."""
+
+
+WireEvent = (
+    Requested
+    | Accepted
+    | Rejected
+    | Established
+    | CommandReceived
+    | DataFragment
+    | ReleaseRequested
+    | Released
+    | Aborted
+    | Lost
+)
+
+_RECEIVED = {1: Event.Evt6, 2: Event.Evt3, 3: Event.Evt4, 4: Event.Evt10}
+_RECEIVED |= {5: Event.Evt12, 6: Event.Evt13, 7: Event.Evt16}
+_NOTHING = memoryview(b"")
+
+
+class Connection:
+    """The protocol state of one association end.
+
+    Guarantees: memory is bounded by ``limits`` and one command set whatever the peer declares;
+    every state reaches Sta1 once ``deadline`` is honoured and the transport ends; nothing is sent
+    when a ``LocalProtocolError`` is raised.
+
+    Args:
+        requestor: True for the side that opens the association.
+        limits: what the peer may make us do.
+        max_length: our own maximum length for P-DATA-TF bodies, in bytes; 0 is no limit. The
+            same number must stand in the A-ASSOCIATE PDU that is sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        requestor: bool,
+        limits: ConnectionLimits | None = None,
+        max_length: int = 1 << 20,
+    ) -> None:
+        self.requestor = requestor
+        self.limits = limits or ConnectionLimits()
+        self.state = State.Sta1
+        self.must_close = False
+        self.max_length = max_length
+        self.max_send_length = 0
+        self.rq: AssociateRQ | None = None
+        self.ac: AssociateAC | None = None
+        #: Accepted contexts: id → transfer syntax.
+        self.contexts: dict[int, str] = {}
+        self._events: deque[WireEvent] = deque()
+        self._out: list[Buffer] = []
+        self._artim: float | None = None
+        self._outgoing: PDU | None = None
+        # Reading: what of a header or control PDU has come so far, and what is still to come.
+        self._partial = bytearray()
+        self._pdu_type = 0
+        self._pdu_left = 0
+        self._in_pdata = False
+        self._pdv_left = 0
+        self._pdv_control = 0
+        # The message being received.
+        self._command = bytearray()
+        self._message_context: int | None = None
+        self._awaiting_data = False
+        self._message_length = 0
+
+    # ── the shell's side ────────────────────────────────────────────────────────────────────
+
+    def transport_opened(self, now: float) -> None:
+        """The TCP connection (or the TLS session on it) is there."""
+        if self.requestor:
+            self._step(Event.Evt2, now)
+        else:
+            self._step(Event.Evt5, now)
+
+    def receive_data(self, data: Buffer, now: float) -> None:
+        """Take bytes from the transport; events appear in ``next_event``.
+
+        Never raises for what a peer may send: a protocol error becomes A-ABORT and ``Aborted``.
+        """
+        if self._deaf:
+            return
+        try:
+            self._parse(memoryview(data), now)
+        except RemoteProtocolError as error:
+            self._fail(error, now)
+
+    def receive_eof(self, now: float) -> None:
+        """The transport has closed, from either side."""
+        if self.state is not State.Sta1:
+            self._step(Event.Evt17, now)
+
+    def next_event(self) -> WireEvent | None:
+        """The oldest event not yet taken, or None."""
+        return self._events.popleft() if self._events else None
+
+    def hold(self) -> None:
+        """Copy what waiting ``DataFragment`` events point at, so that they outlive their buffer."""
+        for index, event in enumerate(self._events):
+            if isinstance(event, DataFragment):
+                self._events[index] = DataFragment(memoryview(bytes(event.data)), event.last)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether ``next_event`` has something."""
+        return bool(self._events)
+
+    def data_to_send(self) -> list[Buffer]:
+        """Buffers to write, in order; the list is the caller's."""
+        out, self._out = self._out, []
+        return out
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``handle_timeout`` wants to be called (the ARTIM timer), or None."""
+        return self._artim
+
+    def handle_timeout(self, now: float) -> None:
+        """The clock has passed ``deadline``: PS3.8 Evt18."""
+        if self._artim is not None and now >= self._artim:
+            self._artim = None
+            self._step(Event.Evt18, now)
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a PDU or a message has begun and not ended."""
+        return bool(
+            self._awaiting_data
+            or self._in_pdata
+            or self._pdu_type
+            or self._partial
+            or self._command
+        )
+
+    # ── the user's side ─────────────────────────────────────────────────────────────────────
+
+    def send(self, pdu: PDU, now: float) -> None:
+        """Queue a PDU other than P-DATA-TF.
+
+        Raises:
+            LocalProtocolError: not allowed in this state; nothing was queued.
+        """
+        match pdu:
+            case AssociateRQ():
+                self.rq, self._outgoing = pdu, pdu
+                self._step(Event.Evt1, now)
+            case AssociateAC():
+                self._respond(Event.Evt7, pdu, now)
+            case AssociateRJ():
+                self._respond(Event.Evt8, pdu, now)
+            case ReleaseRQ():
+                self._step(Event.Evt11, now)
+            case ReleaseRP():
+                self._step(Event.Evt14, now)
+            case Abort():
+                self._outgoing = pdu
+                self._step(Event.Evt15, now)
+
+    def send_message(
+        self, context_id: int, command: Command, data: Sequence[Buffer] | None = None
+    ) -> None:
+        """Queue a command set, and the data set where it is given whole.
+
+        Where ``command.has_data_set`` and ``data`` is None, ``send_data`` must follow.
+
+        Raises:
+            LocalProtocolError: no P-DATA in this state, or a context that was not accepted.
+        """
+        if context_id not in self.contexts:
+            raise LocalProtocolError(f"presentation context {context_id} was not accepted")
+        if self.state not in TABLE[Event.Evt9]:
+            raise LocalProtocolError(f"no message can be sent in {self.state.name}")
+        encoded = command.encode()
+        limit = self.max_send_length
+        out = self._out
+        if len(encoded) <= limit:
+            out.append(pdv_header(context_id, len(encoded), command=True, last=True) + encoded)
+        else:
+            self._fragment(context_id, encoded, command=True, last=True)
+        if data is not None:
+            for index, part in enumerate(data, 1):
+                self.send_data(context_id, part, last=index == len(data))
+
+    def send_data(self, context_id: int, data: Buffer, *, last: bool) -> None:
+        """Queue part of a data set, without copying it.
+
+        Fragments must have an even length (PS3.8 annex F): an odd last part is padded with a NUL,
+        an odd part before the last is refused.
+        """
+        if self.state not in TABLE[Event.Evt9]:
+            raise LocalProtocolError(f"no data can be sent in {self.state.name}")
+        if len(data) % 2 and not last:
+            raise LocalProtocolError("a fragment before the last must have an even length")
+        self._fragment(context_id, data, command=False, last=last)
+
+    def _fragment(self, context_id: int, data: Buffer, *, command: bool, last: bool) -> None:
+        limit, length = self.max_send_length, len(data)
+        view = memoryview(data)
+        position = 0
+        while True:
+            size = min(limit, length - position)
+            ends = last and position + size == length
+            odd = size % 2
+            out = pdv_header(context_id, size + odd, command=command, last=ends)
+            self._out.append(out)
+            if size:
+                self._out.append(view[position : position + size])
+            if odd:
+                self._out.append(b"\0")
+            position += size
+            if position >= length:
+                return
+
+    # ── the state machine ───────────────────────────────────────────────────────────────────
+
+    def _respond(self, event: Event, pdu: AssociateAC | AssociateRJ, now: float) -> None:
+        self._outgoing = pdu
+        self._step(event, now)
+
+    def _step(self, event: Event, now: float) -> None:
+        cell = TABLE[event].get(self.state)
+        if cell is None:
+            raise LocalProtocolError(f"{event.name} cannot happen in {self.state.name}")
+        following = _ACTIONS[cell.action](self, now)
+        self.state = following if following is not None else cell.states[0]
+        if self.state is State.Sta1:
+            self.must_close = True
+            self._artim = None
+
+    def _fail(self, error: RemoteProtocolError, now: float) -> None:
+        """An invalid PDU, or a message that PS3.7 does not allow: Evt19."""
+        self._error = error
+        self._drop_input()
+        # Where one PDU could not be read, the start of the next is unknown.
+        self._deaf = True
+        self._step(Event.Evt19, now)
+
+    def _drop_input(self) -> None:
+        self._partial.clear()
+        self._command.clear()
+        self._pdu_type = self._pdu_left = self._pdv_left = 0
+        self._in_pdata = self._awaiting_data = False
+        self._message_context = None
+
+    _error: RemoteProtocolError | None = None
+    _received: PDU | None = None
+    _deaf = False
+
+    def _start_artim(self, now: float) -> None:
+        self._artim = now + self.limits.artim
+
+    def _close_transport(self) -> None:
+        self.must_close = True
+
+    def _ae_1(self, now: float) -> None:
+        """Opening the transport is the shell's part; it answers with ``transport_opened``."""
+
+    def _ae_2(self, now: float) -> None:
+        assert isinstance(self._outgoing, AssociateRQ)
+        self._out.append(self._outgoing.encode())
+        # The service user's own deadline bounds the wait for an answer (PS3.8 9.1.4 knows no
+        # timer for the requestor).
+
+    def _ae_3(self, now: float) -> None:
+        ac = self._received
+        assert isinstance(ac, AssociateAC)
+        assert self.rq is not None
+        proposed = {context.context_id: context for context in self.rq.contexts}
+        for context in ac.contexts:
+            if context.result == ContextResult.ACCEPTANCE and context.transfer_syntaxes:
+                offer = proposed.get(context.context_id)
+                syntax = context.transfer_syntaxes[0]
+                # A context or syntax that was never proposed is no acceptance of anything.
+                if offer is None or syntax not in offer.transfer_syntaxes:
+                    continue
+                self.contexts[context.context_id] = syntax
+        self._settle(ac, ac.maximum_length)
+        self._events.append(Accepted(ac))
+
+    def _ae_4(self, now: float) -> None:
+        assert isinstance(self._received, AssociateRJ)
+        self._events.append(Rejected(self._received))
+        self._close_transport()
+
+    def _ae_5(self, now: float) -> None:
+        self._start_artim(now)
+
+    def _ae_6(self, now: float) -> State:
+        rq = self._received
+        assert isinstance(rq, AssociateRQ)
+        self._artim = None
+        self.rq = rq
+        # The least significant bit is version 1; others are not tested (PS3.8 9.3.2).
+        if not rq.protocol_version & 1:
+            self._out.append(AssociateRJ(1, 2, 2).encode())
+            self._start_artim(now)
+            return State.Sta13
+        self._events.append(Requested(rq))
+        return State.Sta3
+
+    def _ae_7(self, now: float) -> None:
+        ac = self._outgoing
+        assert isinstance(ac, AssociateAC)
+        assert self.rq is not None
+        self._out.append(ac.encode())
+        for context in ac.contexts:
+            if context.result == ContextResult.ACCEPTANCE:
+                self.contexts[context.context_id] = context.transfer_syntaxes[0]
+        self._settle(ac, self.rq.maximum_length)
+        self._events.append(Established())
+
+    def _settle(self, ac: AssociateAC, peer_maximum: int) -> None:
+        """The sending limit is the peer's value alone; a PDV carries at most it less 6 bytes."""
+        self.ac = ac
+        limit = min(peer_maximum, UNLIMITED_SEND_LENGTH) or UNLIMITED_SEND_LENGTH
+        # Even, so that every full fragment is.
+        self.max_send_length = (max(limit, SMALLEST_SEND_LENGTH) - 6) & ~1
+
+    def _ae_8(self, now: float) -> None:
+        assert isinstance(self._outgoing, AssociateRJ)
+        self._out.append(self._outgoing.encode())
+        self._start_artim(now)
+
+    def _dt(self, now: float) -> None:
+        """DT-1 and AR-7 are ``send_message``; DT-2 and AR-6 go on in ``_parse``."""
+
+    def _ar_1(self, now: float) -> None:
+        self._out.append(ReleaseRQ().encode())
+
+    def _ar_2(self, now: float) -> None:
+        self._events.append(ReleaseRequested())
+
+    def _ar_3(self, now: float) -> None:
+        self._events.append(Released())
+        self._close_transport()
+
+    def _ar_4(self, now: float) -> None:
+        self._out.append(ReleaseRP().encode())
+        self._start_artim(now)
+
+    def _ar_5(self, now: float) -> None:
+        self._artim = None
+
+    def _ar_8(self, now: float) -> State:
+        self._events.append(ReleaseRequested())
+        return State.Sta9 if self.requestor else State.Sta10
+
+    def _ar_9(self, now: float) -> None:
+        self._out.append(ReleaseRP().encode())
+
+    def _ar_10(self, now: float) -> None:
+        """Our release is confirmed; the peer's still wants its response, from Sta12."""
+        self._events.append(Released())
+
+    def _aa_1(self, now: float) -> None:
+        """Our user's abort (source 0), or the provider's where the peer was out of turn."""
+        pdu = self._outgoing if isinstance(self._outgoing, Abort) else None
+        if pdu is None:
+            error = self._error or RemoteProtocolError("unexpected PDU", 2)
+            pdu = Abort(2, error.reason)
+            self._events.append(Aborted(2, error.reason, error))
+        self._out.append(pdu.encode())
+        self._start_artim(now)
+
+    def _aa_2(self, now: float) -> None:
+        self._artim = None
+        self._close_transport()
+
+    def _aa_3(self, now: float) -> None:
+        assert isinstance(self._received, Abort)
+        self._events.append(Aborted(self._received.source, self._received.reason))
+        self._close_transport()
+
+    def _aa_4(self, now: float) -> None:
+        self._events.append(Lost())
+
+    def _aa_5(self, now: float) -> None:
+        self._artim = None
+
+    def _aa_6(self, now: float) -> None:
+        """Ignored."""
+
+    def _aa_7(self, now: float) -> None:
+        self._out.append(Abort(2, self._error.reason if self._error else 2).encode())
+
+    def _aa_8(self, now: float) -> None:
+        error = self._error or RemoteProtocolError(
+            f"PDU of type {self._pdu_type:02X}H in {self.state.name}", 2
+        )
+        self._out.append(Abort(2, error.reason).encode())
+        self._events.append(Aborted(2, error.reason, error))
+        self._start_artim(now)
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────
+
+    def _parse(self, view: memoryview, now: float) -> None:
+        position, end = 0, len(view)
+        while position < end:
+            if self.state is State.Sta1:
+                return  # nothing is read once the association is over
+            if self._pdv_left:
+                size = min(self._pdv_left, end - position)
+                self._pdv_left -= size
+                self._pdu_left -= size
+                self._fragment_received(view[position : position + size], now)
+                position += size
+            elif self._in_pdata:
+                position = self._pdv_header(view, position, end)
+            elif self._pdu_type:
+                position = self._control_body(view, position, end, now)
+            else:
+                position = self._pdu_header(view, position, end, now)
+
+    def _collect(self, view: memoryview, position: int, end: int, size: int) -> tuple[int, Buffer]:
+        """The next ``size`` bytes, or nothing until they are all there."""
+        partial = self._partial
+        if not partial and end - position >= size:
+            return position + size, view[position : position + size]
+        taken = min(size - len(partial), end - position)
+        partial += view[position : position + taken]
+        if len(partial) < size:
+            return position + taken, b""
+        whole = bytes(partial)
+        partial.clear()
+        return position + taken, whole
+
+    def _pdu_header(self, view: memoryview, position: int, end: int, now: float) -> int:
+        position, header = self._collect(view, position, end, 6)
+        if not header:
+            return position
+        kind = header[0]
+        length = int.from_bytes(header[2:6], "big")
+        self._error = None
+        self._pdu_type = kind
+        if kind == 4:
+            if self.max_length and length > self.max_length + PDU_LENGTH_TOLERANCE:
+                raise LimitExceeded(f"P-DATA-TF of {length} bytes, at most {self.max_length}", 6)
+            self._pdu_type = 0 if self.state in (State.Sta6, State.Sta7) else kind
+            self._step(Event.Evt10, now)
+            if self._pdu_type == 0:
+                self._in_pdata = length > 0
+            self._pdu_left = length
+            return position
+        if kind not in _RECEIVED:
+            raise RemoteProtocolError(f"unrecognised PDU type {kind:02X}H", 1)
+        limit = self.limits.max_associate_length if kind in (1, 2) else 1024
+        if length > limit:
+            raise LimitExceeded(f"PDU of type {kind:02X}H of {length} bytes, at most {limit}", 6)
+        self._pdu_left = length
+        return position if length else self._control_body(view, position, end, now)
+
+    def _control_body(self, view: memoryview, position: int, end: int, now: float) -> int:
+        size = self._pdu_left
+        if self._pdu_type == 4:
+            # P-DATA out of turn, already answered: its bytes are passed over.
+            skipped = min(size, end - position)
+            self._pdu_left -= skipped
+            if not self._pdu_left:
+                self._pdu_type = 0
+            return position + skipped
+        position, body = self._collect(view, position, end, size) if size else (position, b"")
+        if size and not body:
+            return position
+        kind, self._pdu_type, self._pdu_left = self._pdu_type, 0, 0
+        if self.state is not State.Sta13:
+            self._received = decode_pdu(kind, bytes(body))
+        if self.state is State.Sta6 and kind == 5 and self._awaiting_data:
+            raise RemoteProtocolError("A-RELEASE-RQ in the middle of a data set", 2)
+        self._pdu_type = kind
+        self._step(_RECEIVED[kind], now)
+        self._pdu_type = 0
+        return position
+
+    def _pdv_header(self, view: memoryview, position: int, end: int) -> int:
+        if self._pdu_left < 6:
+            raise RemoteProtocolError(f"{self._pdu_left} stray bytes at the end of a P-DATA-TF", 6)
+        position, header = self._collect(view, position, end, 6)
+        if not header:
+            return position
+        length = int.from_bytes(header[:4], "big")
+        self._pdu_left -= 6
+        if length < 2 or length - 2 > self._pdu_left:
+            raise RemoteProtocolError(
+                f"PDV of {length} bytes in a PDU with {self._pdu_left + 2} left", 6
+            )
+        context_id, control = header[4], header[5]
+        self._pdv_left = length - 2
+        self._pdv_control = control
+        if context_id not in self.contexts:
+            raise RemoteProtocolError(f"PDV in context {context_id}, which was not accepted", 6)
+        if self._message_context is None:
+            self._message_context = context_id
+        elif self._message_context != context_id:
+            raise RemoteProtocolError(
+                f"PDV in context {context_id} inside a message in {self._message_context}", 6
+            )
+        if bool(control & 1) is self._awaiting_data:
+            expected = "data set" if self._awaiting_data else "command"
+            raise RemoteProtocolError(f"PDV that is no {expected} where one is due", 6)
+        if not self._pdv_left:
+            self._fragment_received(_NOTHING, 0.0)
+        return position
+
+    def _fragment_received(self, data: memoryview, now: float) -> None:
+        ended = not self._pdv_left
+        last = ended and bool(self._pdv_control & 2)
+        if not self._pdu_left:
+            self._in_pdata = False
+        if not self._pdv_control & 1:
+            self._message_length += len(data)
+            limit = self.limits.max_message_length
+            if limit is not None and self._message_length > limit:
+                raise LimitExceeded(f"data set over {limit} bytes", 6)
+            if last:
+                self._message_context = None
+                self._awaiting_data = False
+            if last or len(data):
+                self._events.append(DataFragment(data, last))
+            return
+        if last and not self._command:
+            command = Command.decode(data)
+        else:
+            if len(self._command) + len(data) > MAX_COMMAND_LENGTH:
+                raise LimitExceeded(f"command set over {MAX_COMMAND_LENGTH} bytes", 6)
+            self._command += data
+            if not last:
+                return
+            command = Command.decode(self._command)
+            self._command.clear()
+        context_id = self._message_context
+        assert context_id is not None
+        self._awaiting_data = command.has_data_set
+        self._message_length = 0
+        if not self._awaiting_data:
+            self._message_context = None
+        self._events.append(CommandReceived(context_id, command))
+
+
+_ACTIONS: dict[Action, Callable[[Connection, float], State | None]] = {
+    Action.AE_1: Connection._ae_1,
+    Action.AE_2: Connection._ae_2,
+    Action.AE_3: Connection._ae_3,
+    Action.AE_4: Connection._ae_4,
+    Action.AE_5: Connection._ae_5,
+    Action.AE_6: Connection._ae_6,
+    Action.AE_7: Connection._ae_7,
+    Action.AE_8: Connection._ae_8,
+    Action.DT_1: Connection._dt,
+    Action.DT_2: Connection._dt,
+    Action.AR_1: Connection._ar_1,
+    Action.AR_2: Connection._ar_2,
+    Action.AR_3: Connection._ar_3,
+    Action.AR_4: Connection._ar_4,
+    Action.AR_5: Connection._ar_5,
+    Action.AR_6: Connection._dt,
+    Action.AR_7: Connection._dt,
+    Action.AR_8: Connection._ar_8,
+    Action.AR_9: Connection._ar_9,
+    Action.AR_10: Connection._ar_10,
+    Action.AA_1: Connection._aa_1,
+    Action.AA_2: Connection._aa_2,
+    Action.AA_3: Connection._aa_3,
+    Action.AA_4: Connection._aa_4,
+    Action.AA_5: Connection._aa_5,
+    Action.AA_6: Connection._aa_6,
+    Action.AA_7: Connection._aa_7,
+    Action.AA_8: Connection._aa_8,
+}
