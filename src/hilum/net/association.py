@@ -133,6 +133,8 @@ class Association:
         self.peer = Peer("?", 0)
         self.accept: Accept | None = None
         self.link: Link
+        self.on_end: Callable[[Association], None] | None = None
+        self.on_closed: Callable[[Association], None] | None = None
         self._requested = requested
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -470,6 +472,8 @@ class Association:
         self._end(ConnectionLost("the connection was lost") if self._error is None else None)
         if not self._closed.done():
             self._closed.set_result(None)
+            if self.on_closed is not None:
+                self.on_closed(self)
 
     def _pump(self) -> None:
         next_event = self.connection.next_event
@@ -756,6 +760,8 @@ class Association:
             self._sink.abort(ended)
         if not self._sink_busy and not self._committing:
             self.link.shrink()
+        if self.on_end is not None:
+            self.on_end(self)
         if self.accept is not None and self.accept.ended is not None:
             try:
                 self.accept.ended(self, error)

@@ -7,6 +7,7 @@ their own deadline in the connection's own task, so that a silent peer holds up 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
 import ipaddress
@@ -116,7 +117,9 @@ class Server:
             connection, timeouts=timeouts, limits=limits, requested=self._requested
         )
         association.peer = Peer(_plain(address[0]), address[1])
-        link = Link(connection, _Watched(association, self), timeouts, limits, sock, self.observer)
+        association.on_end = self._ended
+        association.on_closed = self._gone
+        link = Link(connection, association, timeouts, limits, sock, self.observer)
         association.link = link
         if self._from_proxy(association.peer.address):
             link.intercept(lambda data: self._proxy_header(association, data))
@@ -192,10 +195,8 @@ class Server:
         except Exception:
             log.exception("association %d: authorise failed", association.number)
             answer = Reject(2, 3, 1, "internal error")
-        try:
+        with contextlib.suppress(LocalProtocolError):  # the peer has gone meanwhile
             self._answer(association, rq, answer)
-        except LocalProtocolError:
-            pass  # the peer has gone meanwhile
 
     def _answer(self, association: Association, rq: AssociateRQ, decision: Accept | Reject) -> None:
         loop = asyncio.get_running_loop()
@@ -235,7 +236,6 @@ class Server:
     def _reject(self, association: Association, reject: Reject) -> None:
         rq = association.rq
         self.rejected += 1
-        self._unassociated.pop(association, None)
         log.info(
             "association %d: %s@%s rejected %d/%d/%d for called title %s: %s",
             association.number,
@@ -252,7 +252,7 @@ class Server:
         association.link.flush()
 
     def _ended(self, association: Association) -> None:
-        self._unassociated.pop(association, None)
+        """The association is over; its connection counts with the silent ones until it closes."""
         if association in self.associations:
             self.associations.discard(association)
             for counter, key in (
@@ -262,6 +262,10 @@ class Server:
                 counter[key] -= 1
                 if counter[key] <= 0:
                     del counter[key]
+            self._unassociated[association] = None
+
+    def _gone(self, association: Association) -> None:
+        self._unassociated.pop(association, None)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────
 
@@ -298,33 +302,6 @@ class Server:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-
-class _Watched:
-    """Tells the server when an association's connection has gone."""
-
-    __slots__ = ("association", "server")
-
-    def __init__(self, association: Association, server: Server) -> None:
-        self.association, self.server = association, server
-
-    def link_opened(self) -> None:
-        self.association.link_opened()
-
-    def link_events(self, in_shared: bool) -> None:
-        self.association.link_events(in_shared)
-        if self.association.is_over:
-            self.server._ended(self.association)
-
-    def link_idle(self, seconds: float) -> None:
-        self.association.link_idle(seconds)
-
-    def link_stalled(self, why: str) -> None:
-        self.association.link_stalled(why)
-
-    def link_closed(self, error: Exception | None) -> None:
-        self.association.link_closed(error)
-        self.server._ended(self.association)
 
 
 def _plain(address: str) -> str:
