@@ -1,0 +1,284 @@
+"""Infrastructure settings: one frozen tree, read from a TOML file and the environment.
+
+What a site changes while the gateway runs (AE titles, users, peers, listeners) is in the database
+instead. Every field says its unit, default and meaning here and nowhere else; ``hilum config show``
+prints them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hilum.errors import ConfigurationError
+from hilum.net.limits import Limits, Timeouts
+from hilum.net.server import Network
+
+__all__ = ["Access", "Config", "Store", "Tls", "load", "parse_address", "rows"]
+
+
+def _setting(default: Any, meaning: str, unit: str = "") -> Any:
+    return field(default=default, metadata={"meaning": meaning, "unit": unit})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may connect before any peer is configured."""
+
+    allow: tuple[str, ...] = _setting(
+        (), "address ranges whose callers are served without being configured peers", "CIDR"
+    )
+    allow_local: bool = _setting(
+        True, "serve callers on this machine (loopback) at once; never applies behind a balancer"
+    )
+    proxies: tuple[str, ...] = _setting(
+        (), "address ranges of load balancers that send a PROXY v2 header", "CIDR"
+    )
+
+    @property
+    def allowed_networks(self) -> tuple[Network, ...]:
+        """``allow`` as networks."""
+        return _networks("access.allow", self.allow)
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """``proxies`` as networks."""
+        return _networks("access.proxies", self.proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Storage: how and how much."""
+
+    strategy: str = _setting(
+        "auto", "how files are flushed: 'fsync' each, 'syncfs' per batch, or 'auto' by measurement"
+    )
+    reserve: int = _setting(
+        1 << 30,
+        "free space below which nothing more is taken (A700H), so that no disk fills up",
+        "bytes",
+    )
+    reserve_inodes: int = _setting(1000, "likewise for files that can still be created", "files")
+    io_threads: int = _setting(4, "threads that write large objects", "threads")
+    max_batch: int = _setting(
+        256, "instances committed together at most; more wait for the next batch", "instances"
+    )
+    answer_within: float = _setting(
+        45.0,
+        "an instance that no batch has taken by then is refused with A700H; below the 60 s after "
+        "which most senders give up",
+        "s",
+    )
+    wal_limit: int = _setting(
+        64 << 20, "size of SQLite's write-ahead log above which it is truncated", "bytes"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS of the listeners that ask for it."""
+
+    certificate: str = _setting("", "PEM file with certificate and chain", "path")
+    key: str = _setting("", "PEM file with the private key; empty: in the certificate's", "path")
+    client_ca: str = _setting("", "PEM file with authorities of client certificates", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole tree."""
+
+    data: str = _setting("hilum-data", "directory of objects, index and settings", "path")
+    dicom: str = _setting(
+        "",
+        "where the first listener listens; empty: as set with 'hilum ae', at first 0.0.0.0:11112",
+        "HOST:PORT",
+    )
+    web: str = _setting(
+        "127.0.0.1:8484", "status page, /healthz, /readyz, /metrics; 'off' for none", "HOST:PORT"
+    )
+    log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR; DEBUG may show patient data")
+    log_json: bool = _setting(False, "one JSON document per log line")
+    stop_within: float = _setting(
+        20.0, "when stopping, how long messages in progress may take to finish", "s"
+    )
+    access: Access = field(default_factory=Access)
+    store: Store = field(default_factory=Store)
+    tls: Tls = field(default_factory=Tls)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+
+    def with_options(self, **options: Any) -> Config:
+        """A copy with the options that are not None; dots in names are written ``__``."""
+        given = {name.replace("__", "."): v for name, v in options.items() if v is not None}
+        built: Config = _build(Config, _nested(given), self, "option")
+        built.check()
+        return built
+
+    def check(self) -> None:
+        """What types cannot say.
+
+        Raises:
+            ConfigurationError: a value that cannot work, with the setting's name.
+        """
+        _ = self.access.allowed_networks, self.access.proxy_networks
+        if self.store.strategy not in ("auto", "fsync", "syncfs"):
+            raise ConfigurationError(
+                f"store.strategy is {self.store.strategy!r}; expected auto, fsync or syncfs"
+            )
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ConfigurationError(
+                f"log_level is {self.log_level!r}; expected DEBUG, INFO, WARNING or ERROR"
+            )
+        for name in ("io_threads", "max_batch"):
+            if getattr(self.store, name) < 1:
+                raise ConfigurationError(f"store.{name} must be at least 1")
+        if self.web != "off":
+            parse_address(self.web, "web")
+        if self.dicom:
+            parse_address(self.dicom, "dicom")
+
+
+def _networks(name: str, values: tuple[str, ...]) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(value, strict=False) for value in values)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+
+
+def parse_address(text: str, name: str = "address") -> tuple[str | None, int]:
+    """``HOST:PORT``, ``[IPv6]:PORT``, ``:PORT`` or ``PORT``; no host means every address.
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    host, separator, port = text.rpartition(":")
+    if not separator:
+        host = ""
+    if not port.isdecimal() or int(port) > 65535:
+        raise ConfigurationError(f"{name}: {text!r} is not HOST:PORT")
+    host = host.removeprefix("[").removesuffix("]")
+    return host or None, int(port)
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Defaults, then the TOML file, then the environment.
+
+    A setting ``store.reserve`` is read from ``HILUM_STORE_RESERVE``. Without ``path``, the file
+    named by ``HILUM_CONFIG`` is read, or ``hilum.toml`` in the working directory if there is one.
+
+    Raises:
+        ConfigurationError: an unreadable file, an unknown setting, or a value that cannot be.
+    """
+    config = Config()
+    if path is None and "HILUM_CONFIG" in environ:
+        path = Path(environ["HILUM_CONFIG"])
+    if path is None and Path("hilum.toml").is_file():
+        path = Path("hilum.toml")
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                tree = tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+        config = _build(Config, tree, config, str(path))
+    given = {}
+    for name, _, _, _ in rows(config):
+        variable = "HILUM_" + name.replace(".", "_").upper()
+        if variable in environ:
+            given[name] = environ[variable]
+    built: Config = _build(Config, _nested(given), config, "environment")
+    built.check()
+    return built
+
+
+def rows(config: Config) -> list[tuple[str, Any, str, str]]:
+    """(name, value, unit, meaning) of every setting."""
+    found: list[tuple[str, Any, str, str]] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for item in dataclasses.fields(node):
+            value = getattr(node, item.name)
+            if dataclasses.is_dataclass(value):
+                walk(value, f"{prefix}{item.name}.")
+            else:
+                meaning = item.metadata.get("meaning") or _documented(type(node), item.name)
+                found.append((prefix + item.name, value, item.metadata.get("unit", ""), meaning))
+
+    walk(config, "")
+    return found
+
+
+def _documented(kind: type, name: str) -> str:
+    """The meaning from the ``Args`` of a class that documents its fields there."""
+    lines = (kind.__doc__ or "").splitlines()
+    meaning: list[str] = []
+    for line in lines:
+        if line.strip().startswith(f"{name}:"):
+            meaning.append(line.strip().partition(":")[2].strip())
+        elif meaning and line.startswith(" " * 12):
+            meaning.append(line.strip())
+        elif meaning:
+            break
+    return " ".join(meaning)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def _build(kind: Any, tree: Mapping[str, Any], base: Any, source: str, prefix: str = "") -> Any:
+    hints = typing.get_type_hints(kind)
+    known = {item.name for item in dataclasses.fields(kind)}
+    changes = {}
+    for name, value in tree.items():
+        full = prefix + name
+        if name not in known:
+            raise ConfigurationError(f"{source}: unknown setting {full!r}; see 'hilum config show'")
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise ConfigurationError(f"{source}: {full!r} is a table of settings")
+            changes[name] = _build(hints[name], value, getattr(base, name), source, full + ".")
+        else:
+            changes[name] = _convert(value, hints[name], f"{source}: {full}")
+    return dataclasses.replace(base, **changes)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        if isinstance(value, str) and value.lower() in ("none", ""):
+            return None
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    try:
+        if hint is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                str(value).lower()
+            ]
+        if typing.get_origin(hint) is tuple:
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(str(part).strip() for part in parts if str(part).strip())
+        if hint is int and isinstance(value, str):
+            return int(value, 0)
+        if hint in (int, float) and isinstance(value, bool):
+            raise ValueError(value)
+        return hint(value)
+    except (KeyError, ValueError, TypeError):
+        raise ConfigurationError(
+            f"{name} is {value!r}; expected {getattr(hint, '__name__', hint)}"
+        ) from None
