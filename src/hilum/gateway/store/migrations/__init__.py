@@ -1,0 +1,1 @@
+"""Database revisions, run by `hilum.gateway.store.database.upgrade`."""

@@ -1,0 +1,437 @@
+"""The database's tables, for SQLite and PostgreSQL alike.
+
+Texts are never NULL: an absent value is ``""``, so that keyset pagination has one order on both
+databases. Times of our own are microseconds since 1970 (UTC); dates and times from data sets are
+DICOM's texts. JSON is kept as text, because the writer's hot path binds values itself.
+
+Foreign keys guard the tree patient → study → series → instance → work. Owners are plain numbers:
+data outlives the account it was sent to.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag, StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeEngine
+
+from hilum.gateway.store.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
+
+__all__ = [
+    "GLOBAL_OWNER",
+    "HEAD",
+    "DuplicatePolicy",
+    "InstanceFlag",
+    "MissingUidPolicy",
+    "TitleKind",
+    "WorkState",
+    "metadata",
+    "quarantine_owner",
+]
+
+HEAD = "0001"
+"""The Alembic revision that this code works with."""
+
+GLOBAL_OWNER = 0
+"""Owner of what everyone may see."""
+
+
+def quarantine_owner(owner_id: int) -> int:
+    """The owner of what came for `owner_id` and is in quarantine; its own inverse.
+
+    A negative number: no viewer but an administrator of the quarantine sees it, and what is in
+    quarantine never meets what is not, in identity or counts.
+    """
+    return ~owner_id
+
+
+class DuplicatePolicy(StrEnum):
+    """What happens to other content under a SOP Instance UID that is here already."""
+
+    KEEP_BOTH = "keep_both"
+    KEEP_FIRST = "keep_first"
+    REPLACE = "replace"
+
+
+class MissingUidPolicy(StrEnum):
+    """What happens to a data set without Study or Series Instance UID."""
+
+    REFUSE = "refuse"
+    QUARANTINE = "quarantine"
+
+
+class TitleKind(StrEnum):
+    """To whom belongs what arrives for a called AE title."""
+
+    GLOBAL = "global"
+    ACCOUNT = "account"
+    QUARANTINE = "quarantine"
+
+
+class WorkState(StrEnum):
+    """States of a work row.
+
+    ::
+
+        ready → running      claimed: token + 1, lease_until set
+        running → done       finished with the current token
+        running → ready      failed, to be retried at ready_at; or the lease ran out
+        running → dead       failed with attempts = max_attempts; `cause` says why
+        ready ↔ held         an operator holds and releases
+        dead → ready         an operator replays
+    """
+
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"
+    HELD = "held"
+
+
+class InstanceFlag(IntFlag):
+    """What is known about an instance beyond its attributes."""
+
+    MISLABELLED = 1
+    """The bytes contradict the transfer syntax they were sent with; they are kept as they came."""
+    QUARANTINED = 2
+    """Kept out of sight because an identifying UID is missing or not valid."""
+    DEFLATED = 4
+    """The data set is deflated (PS3.5 A.5)."""
+    GROUP_2 = 8
+    """File meta elements stood inside the data set."""
+    MALFORMED = 16
+    """The header could not be read to its end."""
+    COMMITTED = 32
+    """Storage commitment was given: exempt from automatic deletion."""
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _big() -> TypeEngine[int]:
+    # SQLite's rowid is an alias of INTEGER PRIMARY KEY only, and takes 64 bits.
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _string() -> TypeEngine[str]:
+    # Collation "C" compares code points, as SQLite does: prefixes become index ranges on both.
+    return String().with_variant(String(collation="C"), "postgresql")
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, _string(), nullable=False)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, _big(), nullable=False)
+
+
+def _optional_number(name: str) -> Column[int]:
+    return Column(name, _big())
+
+
+def _identity() -> Column[int]:
+    """A key that the index writer takes from its block of `id_block`."""
+    return Column("id", _big(), primary_key=True, autoincrement=False)
+
+
+def _serial() -> Column[int]:
+    """A key that the database gives."""
+    return Column("id", _big(), primary_key=True, autoincrement=True)
+
+
+def _parent(name: str, target: str) -> Column[int]:
+    return Column(name, _big(), ForeignKey(f"{target}.id"), nullable=False)
+
+
+def _key_columns(keys: tuple[Key, ...]) -> list[Column[str] | Column[int]]:
+    columns: list[Column[str] | Column[int]] = []
+    for key in keys:
+        columns.append(_text(key.column) if key.empty == "" else _optional_number(key.column))
+    return columns
+
+
+# ── index ─────────────────────────────────────────────────────────────────────────────────────
+
+id_block = Table(
+    "id_block",
+    metadata,
+    # One row: ids below next_id are given away. Patients, studies, series and instances share
+    # the numbers, which are never used twice.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    _number("next_id"),
+)
+
+patient = Table(
+    "patient",
+    metadata,
+    _identity(),
+    _number("owner_id"),
+    # The Study Instance UID when the Patient ID is empty, else "": empty IDs never merge.
+    _text("lone_study_uid"),
+    *_key_columns(PATIENT_KEYS),
+    _text("patient_name_folded"),
+    # Text values that are not ASCII, as they came (see keys.pack_raw); NULL when all are.
+    Column("raw_header", LargeBinary),
+    UniqueConstraint("patient_id", "issuer", "lone_study_uid", "owner_id"),
+    Index("ix_patient_name", "patient_name_folded", "id"),
+)
+
+study = Table(
+    "study",
+    metadata,
+    _identity(),
+    _number("owner_id"),
+    _parent("patient_ref", "patient"),
+    _text("study_uid"),
+    *_key_columns(STUDY_KEYS),
+    # Kept by the writer so that lists never count; superseded versions are not in them.
+    _number("n_series"),
+    _number("n_instances"),
+    _number("total_bytes"),
+    _text("modalities"),
+    _text("sop_classes"),
+    # 1: this owner has the same Study Instance UID under another patient too.
+    Column("conflict", SmallInteger, nullable=False),
+    _number("first_received"),
+    _number("last_received"),
+    Column("raw_header", LargeBinary),
+    UniqueConstraint("study_uid", "owner_id", "patient_ref"),
+    Index("ix_study_patient", "patient_ref"),
+    # Owner last: one walk in date order serves every viewer, whatever he may see.
+    Index("ix_study_date", "study_date", "study_time", "id", "owner_id"),
+)
+Index(
+    "ix_study_accession",
+    study.c.accession_number,
+    sqlite_where=study.c.accession_number != "",
+    postgresql_where=study.c.accession_number != "",
+)
+
+series = Table(
+    "series",
+    metadata,
+    _identity(),
+    _parent("study_ref", "study"),
+    _text("series_uid"),
+    *_key_columns(SERIES_KEYS),
+    _number("n_instances"),
+    _number("total_bytes"),
+    _number("first_received"),
+    Column("raw_header", LargeBinary),
+    UniqueConstraint("series_uid", "study_ref"),
+    Index("ix_series_study", "study_ref"),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    _identity(),
+    _number("owner_id"),
+    _parent("series_ref", "series"),
+    _text("sop_uid"),
+    _text("sop_class"),
+    # 0 for the current version. An older version has its own id here, which keeps the unique
+    # constraint true for any number of versions.
+    _number("superseded"),
+    _text("transfer_syntax"),
+    # Relative to the data directory.
+    _text("path"),
+    _number("data_offset"),
+    _number("size"),
+    Column("digest", LargeBinary(16), nullable=False),
+    _number("flags"),
+    _number("received_at"),
+    _text("sending_ae"),
+    _text("receiving_ae"),
+    _text("peer"),
+    *_key_columns(INSTANCE_KEYS),
+    UniqueConstraint("sop_uid", "owner_id", "superseded"),
+    Index("ix_instance_series", "series_ref"),
+)
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    _serial(),
+    _number("owner_id"),
+    _text("study_uid"),
+    _text("series_uid"),
+    _text("sop_uid"),
+    _text("sop_class"),
+    Column("digest", LargeBinary(16), nullable=False),
+    _number("size"),
+    _number("received_at"),
+    _number("removed_at"),
+    _text("reason"),
+    # The file still to be deleted; "" once it is gone.
+    _text("path"),
+    Index("ix_tombstone_sop", "sop_uid", "owner_id"),
+)
+Index(
+    "ix_tombstone_path",
+    tombstone.c.id,
+    sqlite_where=tombstone.c.path != "",
+    postgresql_where=tombstone.c.path != "",
+)
+
+bucket = Table(
+    "bucket",
+    metadata,
+    Column("name", _string(), primary_key=True),
+    _number("n_objects"),
+    _number("opened_at"),
+    # NULL while open: only open buckets are scanned after a crash.
+    _optional_number("closed_at"),
+)
+Index(
+    "ix_bucket_open",
+    bucket.c.name,
+    sqlite_where=bucket.c.closed_at.is_(None),
+    postgresql_where=bucket.c.closed_at.is_(None),
+)
+
+# ── work ──────────────────────────────────────────────────────────────────────────────────────
+
+work = Table(
+    "work",
+    metadata,
+    _serial(),
+    _text("kind"),
+    _text("state"),  # WorkState
+    _text("payload"),  # JSON
+    _number("priority"),  # smaller first
+    _number("ready_at"),
+    _number("attempts"),
+    _number("max_attempts"),
+    _optional_number("lease_until"),
+    # Fencing: raised with every claim; a finish or heartbeat with an older token is refused.
+    _number("token"),
+    Column("instance_ref", _big(), ForeignKey("instance.id", ondelete="SET NULL")),
+    _number("created_at"),
+    _optional_number("finished_at"),
+    _text("cause"),
+    sqlite_autoincrement=True,  # ids travel through executors; one must never mean two rows
+)
+Index(
+    "ix_work_ready",
+    work.c.kind,
+    work.c.priority,
+    work.c.ready_at,
+    work.c.id,
+    sqlite_where=work.c.state == "ready",
+    postgresql_where=work.c.state == "ready",
+)
+Index(
+    "ix_work_running",
+    work.c.lease_until,
+    sqlite_where=work.c.state == "running",
+    postgresql_where=work.c.state == "running",
+)
+Index(
+    "ix_work_instance",
+    work.c.instance_ref,
+    sqlite_where=work.c.instance_ref.is_not(None),
+    postgresql_where=work.c.instance_ref.is_not(None),
+)
+
+# ── directory ─────────────────────────────────────────────────────────────────────────────────
+
+account = Table(
+    "account",
+    metadata,
+    _serial(),
+    Column("name", _string(), nullable=False, unique=True),
+    Column("alias_title", _string(), unique=True),
+    Column("disabled", SmallInteger, nullable=False),
+    _number("created_at"),
+    # A removed account keeps its row, so that its name never comes to mean someone else.
+    _optional_number("removed_at"),
+    sqlite_autoincrement=True,
+)
+
+called_title = Table(
+    "called_title",
+    metadata,
+    Column("title", _string(), primary_key=True),
+    _text("kind"),  # TitleKind
+    Column("account_id", _big(), ForeignKey("account.id")),
+    _text("duplicates"),  # DuplicatePolicy
+    _text("missing_uids"),  # MissingUidPolicy
+    _text("transfer_syntaxes"),  # JSON list in order of preference; [] for the default order
+    _text("sop_classes"),  # JSON list; [] for every storage class
+    _text("fallback_charset"),
+    Column("enabled", SmallInteger, nullable=False),
+)
+
+listener = Table(
+    "listener",
+    metadata,
+    Column("name", _string(), primary_key=True),
+    _text("host"),
+    Column("port", Integer, nullable=False),
+    Column("any_title", SmallInteger, nullable=False),
+    _text("default_title"),
+    Column("enabled", SmallInteger, nullable=False),
+    _text("tls"),  # JSON object
+    _text("allowed"),  # JSON list of address ranges
+)
+
+peer = Table(
+    "peer",
+    metadata,
+    Column("name", _string(), primary_key=True),
+    _text("ae_title"),
+    _text("host"),
+    Column("port", Integer),
+    _text("calling_ae"),
+    _text("services"),  # JSON list
+    _text("fallback_charset"),
+    _text("tls"),  # JSON object
+)
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("key", _string(), primary_key=True),
+    _text("value"),  # JSON
+)
+
+event = Table(
+    "event",
+    metadata,
+    _serial(),
+    _number("at"),
+    _text("action"),
+    _text("actor"),
+    _text("subject"),
+    _text("detail"),  # JSON object
+    Index("ix_event_at", "at"),
+)
+
+change = Table(
+    "change",
+    metadata,
+    # One row, raised by every administrative write: a running gateway looks at it every second.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    _number("value"),
+)
