@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
 from hilum.net.limits import BufferPool, Limits, Timeouts
@@ -160,8 +160,8 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TCP connection, or the TLS session on it, is up."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports do not inherit from asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
         now = self._last_activity = self._window_start = self._loop.time()
         timeouts = self.timeouts
         shortest = min(timeouts.artim, timeouts.message, timeouts.write, timeouts.idle or 1e9)
