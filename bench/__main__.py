@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ def main() -> int:
         scenarios = [each.quick() for each in scenarios]
     repeat = arguments.repeat or (QUICK_REPEAT if arguments.quick else REPEAT)
     _many_descriptors()
+    # Without this SIGTERM would leave servers and their folders behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     try:
         rows = run(scenarios, kinds, repeat, arguments.work)

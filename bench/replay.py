@@ -21,8 +21,7 @@ HOST = "127.0.0.1"
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RP, _ABORT = 0x02, 0x03, 0x04, 0x06, 0x07
 
-# Status (0000,0900) with its length: eight bytes that no other command element contains.
-_STATUS = b"\0\0\0\x09\x02\0\0\0"
+_STATUS = 0x0900
 
 _SENDFILE_AT_ONCE = 4 << 20
 """More than a socket buffer takes (4 MiB here), so that one call fills it."""
@@ -215,10 +214,7 @@ class _Lane:
         return False
 
     def _response(self, body: bytes) -> None:
-        position = body.find(_STATUS)
-        if position < 0 or not body[5] & 2:
-            raise ReplayError("response without a status, or not in one fragment")
-        status = int.from_bytes(body[position + 8 : position + 10], "little")
+        status = _status(body)
         if status:
             raise ReplayError(f"response with status {status:04X}H")
         self.responded = time.perf_counter()
@@ -261,6 +257,17 @@ class _Lane:
             self._pending, self._file_left = [], 0
             if isinstance(error, ConnectionRefusedError):
                 raise ReplayError(f"connection refused: {error}") from error
+
+
+def _status(body: bytes) -> int:
+    """Return Status (0000,0900) of a response that is one PDV in a P-DATA-TF of its own."""
+    position = 6
+    while body[5] & 2 and position + 10 <= len(body):
+        group, number, length = struct.unpack_from("<HHL", body, position)
+        if (group, number) == (0, _STATUS):
+            return int.from_bytes(body[position + 8 : position + 10], "little")
+        position += 8 + length
+    raise ReplayError("response without a status, or not in one fragment")
 
 
 def _associate(sock: socket.socket, request: bytes) -> bytes:

@@ -103,17 +103,19 @@ def _scenario(
     say(f"{scenario.name} …")
     with ExitStack() as stack:
         servers = [_start(bench, row, place / str(index), stack) for index, row in enumerate(rows)]
-        for repetition in range(
-            min(repeat, IDLE_REPETITIONS) if scenario.what == "idle" else repeat
-        ):
+        for repetition in range(_repetitions(scenario, repeat)):
             for row, server in zip(rows, servers, strict=True):
                 if server is not None and not row.failure:
                     _measure(bench, row, server, repetition)
     bench.forget()
     if scenario.large:
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)
     say(f"  {time.monotonic() - began:.0f} s")
     return rows
+
+
+def _repetitions(scenario: Scenario, repeat: int) -> int:
+    return min(repeat, IDLE_REPETITIONS) if scenario.what == "idle" else repeat
 
 
 def _start(bench: Bench, row: Row, folder: Path, stack: ExitStack) -> Server | None:
@@ -126,6 +128,7 @@ def _start(bench: Bench, row: Row, folder: Path, stack: ExitStack) -> Server | N
         bench.warm_up(row.scenario, row.kind, server)
     except (ReplayError, OSError) as error:
         row.fail(error, absent=False)
+        say(server.output(1000))
     return server
 
 
@@ -134,3 +137,4 @@ def _measure(bench: Bench, row: Row, server: Server, repetition: int) -> None:
         row.samples.append(bench.sample(row.scenario, row.kind, server, repetition))
     except (ReplayError, PeerError, OSError) as error:
         row.fail(error, absent=False)
+        say(server.output(1000))

@@ -61,7 +61,8 @@ def _line(rows: Sequence[Row], row: Row) -> str:
     if not row.samples:
         return f"{start} {'not measured' if row.absent else 'FAILED'}: {row.failure}"
     idle = row.scenario.what == "idle"
-    rate = f"{median(row, 'rate'):.1%}" if idle else f"{median(row, 'rate'):,.1f}"
+    middle = median(row, "rate")
+    rate = f"{middle:.1%}" if idle else f"{middle:,.{1 if middle >= 10 else 3}f}"
     texts = [
         f"{start} {median(row, 'count'):>4.0f}",
         f"{rate:>8}",
