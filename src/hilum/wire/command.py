@@ -254,10 +254,14 @@ class Command:
         return ELEMENTS[name][0] in self.raw
 
     def __repr__(self) -> str:
-        shown = (
-            f"{_NAMES[tag]}={self.get(_NAMES[tag])!r}" for tag in sorted(self.raw) if tag in _NAMES
-        )
-        return f"<{self.name} {' '.join(shown)}>"
+        return f"<{self.name} {' '.join(map(self._shown, sorted(_NAMES.keys() & self.raw)))}>"
+
+    def _shown(self, tag: int) -> str:
+        name = _NAMES[tag]
+        try:
+            return f"{name}={self.get(name)!r}"
+        except RemoteProtocolError:
+            return f"{name}=<{self.raw[tag].hex()}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Command) and self.raw == other.raw

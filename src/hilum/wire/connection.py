@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from hilum.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from hilum.wire.command import MAX_COMMAND_LENGTH, Command
-from hilum.wire.fsm import TABLE, Action, Event, State
+from hilum.wire.fsm import TABLE, Action, Cell, Event, State
 from hilum.wire.pdu import (
     MAX_ASSOCIATE_LENGTH,
     PDU,
@@ -150,6 +150,8 @@ WireEvent = (
 
 _RECEIVED = {1: Event.Evt6, 2: Event.Evt3, 3: Event.Evt4, 4: Event.Evt10}
 _RECEIVED |= {5: Event.Evt12, 6: Event.Evt13, 7: Event.Evt16}
+_SENT = {AssociateRQ: Event.Evt1, AssociateAC: Event.Evt7, AssociateRJ: Event.Evt8}
+_SENT |= {ReleaseRQ: Event.Evt11, ReleaseRP: Event.Evt14, Abort: Event.Evt15}
 _NOTHING = memoryview(b"")
 
 
@@ -277,21 +279,12 @@ class Connection:
         Raises:
             LocalProtocolError: not allowed in this state; nothing was queued.
         """
-        match pdu:
-            case AssociateRQ():
-                self.rq, self._outgoing = pdu, pdu
-                self._step(Event.Evt1, now)
-            case AssociateAC():
-                self._respond(Event.Evt7, pdu, now)
-            case AssociateRJ():
-                self._respond(Event.Evt8, pdu, now)
-            case ReleaseRQ():
-                self._step(Event.Evt11, now)
-            case ReleaseRP():
-                self._step(Event.Evt14, now)
-            case Abort():
-                self._outgoing = pdu
-                self._step(Event.Evt15, now)
+        event = _SENT[type(pdu)]
+        self._cell(event)
+        self._outgoing = pdu
+        if isinstance(pdu, AssociateRQ):
+            self.rq = pdu
+        self._step(event, now)
 
     def send_message(
         self, context_id: int, command: Command, data: Sequence[Buffer] | None = None
@@ -301,12 +294,19 @@ class Connection:
         Where ``command.has_data_set`` and ``data`` is None, ``send_data`` must follow.
 
         Raises:
-            LocalProtocolError: no P-DATA in this state, or a context that was not accepted.
+            LocalProtocolError: no P-DATA in this state, a context that was not accepted, or data
+                that does not go with the command; nothing was queued.
         """
         if context_id not in self.contexts:
             raise LocalProtocolError(f"presentation context {context_id} was not accepted")
         if self.state not in TABLE[Event.Evt9]:
             raise LocalProtocolError(f"no message can be sent in {self.state.name}")
+        # No data at all is still a data set: one empty fragment ends it.
+        parts = () if data is None else data or (b"",)
+        if parts and not command.has_data_set:
+            raise LocalProtocolError(f"data with a {command.name} that announces none")
+        if any(len(part) % 2 for part in parts[:-1]):
+            raise LocalProtocolError("a fragment before the last must have an even length")
         encoded = command.encode()
         limit = self.max_send_length
         out = self._out
@@ -314,9 +314,8 @@ class Connection:
             out.append(pdv_header(context_id, len(encoded), command=True, last=True) + encoded)
         else:
             self._fragment(context_id, encoded, command=True, last=True)
-        if data is not None:
-            for index, part in enumerate(data, 1):
-                self.send_data(context_id, part, last=index == len(data))
+        for index, part in enumerate(parts, 1):
+            self._fragment(context_id, part, command=False, last=index == len(parts))
 
     def send_data(self, context_id: int, data: Buffer, *, last: bool) -> None:
         """Queue part of a data set, without copying it.
@@ -350,14 +349,14 @@ class Connection:
 
     # ── the state machine ───────────────────────────────────────────────────────────────────
 
-    def _respond(self, event: Event, pdu: AssociateAC | AssociateRJ, now: float) -> None:
-        self._outgoing = pdu
-        self._step(event, now)
-
-    def _step(self, event: Event, now: float) -> None:
+    def _cell(self, event: Event) -> Cell:
         cell = TABLE[event].get(self.state)
         if cell is None:
             raise LocalProtocolError(f"{event.name} cannot happen in {self.state.name}")
+        return cell
+
+    def _step(self, event: Event, now: float) -> None:
+        cell = self._cell(event)
         following = _ACTIONS[cell.action](self, now)
         self.state = following if following is not None else cell.states[0]
         if self.state is State.Sta1:
@@ -378,6 +377,18 @@ class Connection:
         self._pdu_type = self._pdu_left = self._pdv_left = 0
         self._in_pdata = self._awaiting_data = False
         self._message_context = None
+
+    def _drop_message(self) -> None:
+        """Our user aborted: the rest of a P-DATA-TF half read is passed over, as AA-6 does."""
+        self._command.clear()
+        self._awaiting_data = False
+        self._message_context = None
+        if self._in_pdata:
+            self._in_pdata = False
+            self._pdu_left -= len(self._partial)
+            self._partial.clear()
+            self._pdv_left = 0
+            self._pdu_type = 4
 
     _error: RemoteProtocolError | None = None
     _received: PDU | None = None
@@ -441,7 +452,7 @@ class Connection:
         assert self.rq is not None
         self._out.append(ac.encode())
         for context in ac.contexts:
-            if context.result == ContextResult.ACCEPTANCE:
+            if context.result == ContextResult.ACCEPTANCE and context.transfer_syntaxes:
                 self.contexts[context.context_id] = context.transfer_syntaxes[0]
         self._settle(ac, self.rq.maximum_length)
         self._events.append(Established())
@@ -496,6 +507,7 @@ class Connection:
             error = self._error or RemoteProtocolError("unexpected PDU", 2)
             pdu = Abort(2, error.reason)
             self._events.append(Aborted(2, error.reason, error))
+        self._drop_message()
         self._out.append(pdu.encode())
         self._start_artim(now)
 
@@ -601,8 +613,8 @@ class Connection:
         kind, self._pdu_type, self._pdu_left = self._pdu_type, 0, 0
         if self.state is not State.Sta13:
             self._received = decode_pdu(kind, bytes(body))
-        if self.state is State.Sta6 and kind == 5 and self._awaiting_data:
-            raise RemoteProtocolError("A-RELEASE-RQ in the middle of a data set", 2)
+        if kind == 5 and self._message_context is not None:
+            raise RemoteProtocolError("A-RELEASE-RQ in the middle of a message", 2)
         self._pdu_type = kind
         self._step(_RECEIVED[kind], now)
         self._pdu_type = 0

@@ -202,9 +202,8 @@ class AssociateAC(_Associate):
             encode_item(
                 0x21,
                 bytes((c.context_id, 0, c.result, 0))
-                + encode_item(
-                    0x40, encode_uid(c.transfer_syntaxes[0] if c.transfer_syntaxes else "")
-                ),
+                # The peer's own bytes back to it: what it proposed need not be a UID.
+                + encode_item(0x40, "".join(c.transfer_syntaxes[:1]).encode("latin-1", "replace")),
             )
             for c in self.contexts
         )
