@@ -14,6 +14,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from hilum.errors import (
@@ -56,6 +57,11 @@ log = logging.getLogger("hilum.net")
 # Identifiers and event information are a few KB; the largest that real peers send are commitment
 # results with tens of thousands of references.
 MAX_DATA_SET_IN_MEMORY = 64 << 20
+# What is queued at once of a data set that is sent: a peer may ask for fragments of ten bytes, each
+# of which costs a header and two objects. Even, as fragments must be.
+PIECE = 256 << 10
+# A peer may send fragments of one byte, each of which costs a view of 200.
+MAX_PARTS = 1024
 
 _numbers = itertools.count(1)
 
@@ -156,9 +162,9 @@ class Association:
         self._sink: StoreSink | None = None
         self._sink_busy = False
         self._ending = False
-        self._pinned: memoryview | None = None
+        # The peer's current request; its sink is another's business than the data set that arrives.
         self._request: CommandReceived | None = None
-        self._committing = False
+        self._committing: StoreSink | None = None
         self._waiting: CommandReceived | None = None
         self._blocked = False
         self._tasks: set[asyncio.Task[Outcome]] = set()
@@ -266,7 +272,8 @@ class Association:
         Standard: PS3.7 9.1.1, 9.3.1.
 
         Args:
-            data: the encoded data set; every part but the last of even length.
+            data: the encoded data set; every part but the last of even length, and none changed
+                before the association has ended or the response has come.
             sop_class_uid: Affected SOP Class UID.
             sop_instance_uid: Affected SOP Instance UID.
             transfer_syntax_uid: how ``data`` is encoded; a context that accepted exactly this
@@ -303,22 +310,22 @@ class Association:
 
         Raises:
             AssociationError: it ended otherwise, or the peer did not answer and was aborted.
+            LocalProtocolError: it is being released already.
+
+        Cancellation: the association is aborted.
         """
         if self._over:
             return
-        try:
-            self.connection.send(ReleaseRQ(), self._loop.time())
-        except LocalProtocolError:
-            if self.connection.state is State.Sta8:
-                pass  # the peer released first; ours is done with its own
-            else:
-                raise
+        self.connection.send(ReleaseRQ(), self._loop.time())
         self.link.flush()
         try:
             async with asyncio.timeout(self.timeouts.release if timeout is None else timeout):
                 await asyncio.shield(self._closed)
         except TimeoutError:
             self._time_out("no answer to A-RELEASE-RQ")
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         if self._error is not None:
             raise self._error
 
@@ -355,17 +362,26 @@ class Association:
         self._pending[number] = responses
         try:
             await self._send(context_id, command, data)
-            async with asyncio.timeout(self.timeouts.dimse if timeout is None else timeout):
-                response = await responses.get()
-        except TimeoutError:
-            self._time_out(f"no response to {command.name}")
-            assert self._error is not None
-            raise self._error from None
+            response = await self._response(responses, command, timeout)
         finally:
             self._pending.pop(number, None)
         if isinstance(response, Exception):
             raise response
         return response
+
+    async def _response(
+        self,
+        responses: asyncio.Queue[Response | Exception],
+        command: Command,
+        timeout: float | None,
+    ) -> Response | Exception:
+        try:
+            async with asyncio.timeout(self.timeouts.dimse if timeout is None else timeout):
+                return await responses.get()
+        except TimeoutError:
+            self._time_out(f"no response to {command.name}")
+            assert self._error is not None
+            return self._error
 
     async def _send(
         self, context_id: int, command: Command, data: Iterable[Part] | AsyncIterator[Part] | None
@@ -375,7 +391,12 @@ class Association:
         while self._sending:
             turn = self._loop.create_future()
             self._send_turn.append(turn)
-            await turn
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._next_turn()  # it was ours, and is nobody's otherwise
+                raise
             self._must_be_open()
         self._sending = True
         whole = False
@@ -407,22 +428,26 @@ class Association:
             link.flush()
             await link.drain()
 
+        # Empty parts are nothing to send; an empty data set is one empty fragment.
         if isinstance(data, AsyncIterator):
             async for part in data:
-                if held is not None:
-                    await push(held, False)
-                held = part
+                for piece in _pieces(part):
+                    if held is not None:
+                        await push(held, False)
+                    held = piece
         else:
             for part in data:
-                if held is not None:
-                    await push(held, False)
-                held = part
+                for piece in _pieces(part):
+                    if held is not None:
+                        await push(held, False)
+                    held = piece
         await push(b"" if held is None else held, True)
 
     def _next_turn(self) -> None:
-        for context_id, command in self._deferred:
+        deferred, self._deferred = self._deferred, []
+        for context_id, command in deferred:
             self._say(context_id, command)
-        self._deferred.clear()
+        self._next_request()
         while self._send_turn:
             turn = self._send_turn.popleft()
             if not turn.done():
@@ -435,7 +460,7 @@ class Association:
 
     def _say(self, context_id: int, command: Command) -> None:
         """Send a message without a data set, after the one that is being sent if any."""
-        if self._over:
+        if self._over or self.connection.state not in (State.Sta6, State.Sta8):
             return
         if self._sending:
             self._deferred.append((context_id, command))
@@ -447,6 +472,11 @@ class Association:
 
     def link_opened(self) -> None:
         """The transport is up; the requestor's A-ASSOCIATE-RQ goes with it."""
+        assert self.link.transport is not None
+        session = self.link.transport.get_extra_info("ssl_object")
+        if session is not None:
+            # Now, because A-ASSOCIATE-RQ may come in one segment with the handshake's last bytes.
+            self.peer = replace(self.peer, tls=session)
 
     def link_events(self, in_shared: bool) -> None:
         """Take what the core has; leave nothing behind that points into the shared buffer."""
@@ -466,6 +496,10 @@ class Association:
         """A deadline on a transfer passed."""
         self._time_out(why)
 
+    def link_writable(self) -> None:
+        """The peer takes our bytes again: its next request may be served."""
+        self._next_request()
+
     def link_closed(self, error: Exception | None) -> None:
         """The TCP connection is gone."""
         self._pump_control()
@@ -477,7 +511,7 @@ class Association:
 
     def _pump(self) -> None:
         next_event = self.connection.next_event
-        while not self._blocked:
+        while not self._blocked and not self._over:
             event = next_event()
             if event is None:
                 break
@@ -490,8 +524,12 @@ class Association:
                 self._command_received(event)  # type: ignore[arg-type]  # kind says so
             else:
                 self._control(event)
-        if self._parts and not self._blocked:
+        if self._over:
+            self._pump_control()
+        elif self._parts and not self._blocked:
             self._offer()
+        elif not self._blocked:
+            self.link.rewind()
 
     def _pump_control(self) -> None:
         """At the end: only how it ended still matters."""
@@ -526,9 +564,13 @@ class Association:
                 raise AssertionError(event)
 
     def _released_by_peer(self) -> None:
-        self.connection.send(ReleaseRP(), self._loop.time())
+        try:
+            self.connection.send(ReleaseRP(), self._loop.time())
+        except LocalProtocolError:
+            return  # what came behind A-RELEASE-RQ ended the association first
         self.link.flush()
-        self._end(None)
+        if self.connection.state is not State.Sta11:
+            self._end(None)
 
     # ── the peer's messages ─────────────────────────────────────────────────────────────────
 
@@ -538,7 +580,7 @@ class Association:
             self._response_received(event)
         elif command.command_field == CommandField.C_CANCEL_RQ:
             pass  # nothing that could be cancelled is served yet
-        elif self._request is not None:
+        elif self._request is not None or self._answer_held:
             self._waiting = event
             self._block()
         else:
@@ -604,12 +646,24 @@ class Association:
             error_comment=comment[:64] if comment else None,
             offending_element=outcome.offending_element,
         )
-        if not self._over and self.connection.state in (State.Sta6, State.Sta8):
-            self._say(event.context_id, response)
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            self._request_received(waiting)
-            self._unblock()
+        self._say(event.context_id, response)
+        self._next_request()
+
+    @property
+    def _answer_held(self) -> bool:
+        """Whether answers wait for our own message, or for a peer that does not read them.
+
+        Without this a peer could ask for ever and make us keep the answers. While a message of
+        ours is being sent a full transport is no sign of that.
+        """
+        return bool(self._deferred) or (self.link.is_full and not self._sending)
+
+    def _next_request(self) -> None:
+        if self._waiting is None or self._request is not None or self._answer_held or self._over:
+            return
+        waiting, self._waiting = self._waiting, None
+        self._request_received(waiting)
+        self._unblock()
 
     def _block(self) -> None:
         self._blocked = True
@@ -627,7 +681,7 @@ class Association:
         if self._in_shared:
             self._parts = [bytes(part) for part in self._parts]
             self.link.grow()
-        elif self.link.room:
+        elif self.link.room and len(self._parts) < MAX_PARTS:
             return
         if self._sink_busy:
             self._block()
@@ -639,37 +693,59 @@ class Association:
         if self._write(parts):
             self.link.rewind()
         else:
-            self._pinned = self.link.detach()
             self.link.grow()
 
     def _write(self, parts: Sequence[Part]) -> bool:
-        """Into the collector or the sink; False while the sink still reads from the parts."""
+        """Into the collector or the sink; False where the link's buffer is no longer its own."""
         if self._collector is not None:
             try:
-                return self._collector.write(parts)
+                self._collector.write(parts)
             except RemoteProtocolError as error:
                 self._abort(error, Abort(2, error.reason))
-                return True
-        sink = self._sink
-        if sink is None or sink.write(parts):
             return True
+        sink = self._sink
+        if sink is None:
+            return True
+        try:
+            if sink.write(parts):
+                return True
+        except Exception as error:
+            self._sink_failed(sink, error)
+            self.link.detach()  # who knows what it still reads
+            return False
         self._sink_busy = True
-        _when_done(sink.drained(), lambda _: self._drained(sink))
+        pinned = self.link.detach()
+        _when_done(sink.drained, lambda done: self._drained(sink, pinned, done))
         return False
 
-    def _drained(self, sink: StoreSink) -> None:
+    def _sink_failed(self, sink: StoreSink, error: Exception) -> None:
+        """What is still to come of its data set is passed over, and the answer is no success."""
+        log.error("association %d: storing failed: %s", self.number, error, exc_info=error)
+        self._abort_sink(sink, error)
+        self._sink = _PassedOver(Outcome(0xA700, "internal error"))
+
+    def _abort_sink(self, sink: StoreSink, cause: BaseException) -> None:
+        try:
+            sink.abort(cause)
+        except Exception:
+            log.exception("association %d: a sink could not be aborted", self.number)
+
+    def _drained(
+        self, sink: StoreSink, pinned: memoryview | None, done: asyncio.Future[Outcome]
+    ) -> None:
+        # A buffer that may still be read from is never used again; it goes with its last view.
+        taken = not done.cancelled() and done.exception() is None
+        if taken and not self._over:
+            self.link.give_back(pinned)
         if self._sink is not sink or self._over:
-            return  # the buffer stays with the views that the sink may still hold
+            return
         self._sink_busy = False
-        self.link.give_back(self._pinned)
-        self._pinned = None
         if self._ending:
             self._ending = False
             self._data_ended()
             self._unblock()
-        elif self._blocked and self._waiting is None:
-            if self._parts:
-                self._hand_over()
+        elif self._blocked:
+            self._hand_over()
             self._unblock()
 
     def _data_ended(self) -> None:
@@ -683,32 +759,28 @@ class Association:
             parts = [bytes(part) for part in parts]
         elif self.connection.has_events:
             self.connection.hold()
-        if not parts or self._write(parts):
-            link.shrink()
-        else:
-            self._pinned = link.detach()
+        if parts:
+            self._write(parts)
+        link.shrink()
         if self._collector is not None:
             collector, self._collector = self._collector, None
             collector.finish()
             return
         sink = self._sink
-        if sink is None:
+        if sink is None or self._over:
             return
-        self._committing = True
-        _when_done(sink.commit(), lambda done: self._committed(sink, done))
+        self._sink, self._sink_busy, self._committing = None, False, sink
+        _when_done(sink.commit, lambda done: self._committed(sink, done))
 
     def _committed(self, sink: StoreSink, done: asyncio.Future[Outcome]) -> None:
-        if self._sink is not sink:
-            return
-        self._committing = self._sink_busy = False
-        self._sink = None
-        self.link.give_back(self._pinned)
-        self._pinned = None
+        self._committing = None
         if done.cancelled():
             outcome = Outcome(0xA700, "cancelled")
         elif (error := done.exception()) is not None:
             log.error("association %d: storing failed: %s", self.number, error, exc_info=error)
             outcome = Outcome(0xA700, "internal error")
+            if not self._over:
+                self._abort_sink(sink, error)
         else:
             outcome = done.result()
         if self._request is not None:
@@ -756,10 +828,11 @@ class Association:
         self._send_turn.clear()
         self._parts.clear()
         self._blocked = False
-        if self._sink is not None:
-            self._sink.abort(ended)
-        if not self._sink_busy and not self._committing:
-            self.link.shrink()
+        for sink in (self._sink, self._committing):
+            if sink is not None:
+                self._abort_sink(sink, ended)
+        # Not given back: a sink may be reading from it at this moment.
+        self.link.detach()
         if self.on_end is not None:
             self.on_end(self)
         if self.accept is not None and self.accept.ended is not None:
@@ -771,11 +844,23 @@ class Association:
             log.error("association %d ended: %s", self.number, error)
 
 
+def _pieces(part: Part) -> Iterable[Part]:
+    if len(part) <= PIECE:
+        return (part,) if part else ()
+    view = memoryview(part)
+    return (view[start : start + PIECE] for start in range(0, len(view), PIECE))
+
+
 def _when_done(
-    awaitable: Awaitable[object], callback: Callable[[asyncio.Future[Outcome]], None]
+    start: Callable[[], Awaitable[object]], callback: Callable[[asyncio.Future[Outcome]], None]
 ) -> None:
     """Call back when it is done; a future needs no task, a coroutine gets one that is kept."""
-    future = asyncio.ensure_future(awaitable)
+    future: asyncio.Future[object]
+    try:
+        future = asyncio.ensure_future(start())
+    except Exception as error:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(error)
     if isinstance(future, asyncio.Task):
         _kept.add(future)
         future.add_done_callback(_kept.discard)

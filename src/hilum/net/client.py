@@ -91,8 +91,8 @@ async def connect(
     rq.encode()  # what cannot be sent is found before anything is opened
     connection.send(rq, loop.time())
     association = Association(connection, timeouts=timeouts, limits=limits)
-    sock = await _connect_socket(host, port, timeouts.connect, bind)
-    address = sock.getpeername()
+    sock, address = await _connect_socket(host, port, timeouts.connect, bind)
+    association.peer = Peer(address[0], address[1])
     link = Link(connection, association, timeouts, limits, sock, observer)
     association.link = link
     try:
@@ -109,8 +109,6 @@ async def connect(
     except BaseException:
         sock.close()
         raise
-    session = link.transport.get_extra_info("ssl_object") if tls and link.transport else None
-    association.peer = Peer(address[0], address[1], tls=session)
     try:
         async with asyncio.timeout(timeouts.associate):
             await asyncio.shield(association._opened)
@@ -129,8 +127,10 @@ def _why(error: BaseException) -> str:
     return "timed out" if isinstance(error, TimeoutError) else str(error) or repr(error)
 
 
-async def _connect_socket(host: str, port: int, timeout: float, bind: str | None) -> socket.socket:
-    """The first of the host's addresses that answers."""
+async def _connect_socket(
+    host: str, port: int, timeout: float, bind: str | None
+) -> tuple[socket.socket, tuple[str, int]]:
+    """The first of the host's addresses that answers, with that address."""
     loop = asyncio.get_running_loop()
     if not 0 < port < 65536:
         raise ConfigurationError(f"not a TCP port: {port}")
@@ -139,14 +139,18 @@ async def _connect_socket(host: str, port: int, timeout: float, bind: str | None
         async with asyncio.timeout(timeout):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             for family, kind, protocol, _, address in found:
-                sock = socket.socket(family, kind, protocol)
+                try:
+                    sock = socket.socket(family, kind, protocol)
+                except OSError as error:  # a family this machine has no addresses of
+                    last = error
+                    continue
                 try:
                     sock.setblocking(False)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     if bind is not None:
                         sock.bind((bind, 0))
                     await loop.sock_connect(sock, address)
-                    return sock
+                    return sock, sock.getpeername()[:2]
                 except OSError as error:
                     sock.close()
                     last = error
@@ -154,6 +158,6 @@ async def _connect_socket(host: str, port: int, timeout: float, bind: str | None
                     with contextlib.suppress(OSError):
                         sock.close()
                     raise
-    except (OSError, TimeoutError) as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
         last = error
     raise ConnectFailed(f"no connection to {host}:{port}: {_why(last or OSError('no address'))}")

@@ -8,6 +8,7 @@ only while a large data set is arriving. Whoever takes the events (``Association
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -57,6 +58,9 @@ class LinkOwner(Protocol):
     def link_stalled(self, why: str) -> None:
         """A deadline on reading or writing passed."""
 
+    def link_writable(self) -> None:
+        """The transport, which had held more than it likes, has room again."""
+
     def link_closed(self, error: Exception | None) -> None:
         """The transport is gone; called once."""
 
@@ -66,8 +70,8 @@ class Sweeper:
 
     _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Sweeper] = WeakKeyDictionary()
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
+        # No reference to the loop, which would keep both for ever.
         self._links: set[Link] = set()
         self._handle: asyncio.TimerHandle | None = None
         self._tick = 1.0
@@ -79,7 +83,7 @@ class Sweeper:
         """The loop's own."""
         sweeper = cls._of_loop.get(loop)
         if sweeper is None:
-            sweeper = cls._of_loop[loop] = cls(loop)
+            sweeper = cls._of_loop[loop] = cls()
         return sweeper
 
     def add(self, link: Link, shortest: float) -> None:
@@ -90,7 +94,7 @@ class Sweeper:
             if self._handle is not None:
                 self._handle.cancel()
             self._tick = tick
-            self._handle = self._loop.call_later(tick, self._sweep)
+            self._handle = asyncio.get_running_loop().call_later(tick, self._sweep)
 
     def discard(self, link: Link) -> None:
         """Stop watching."""
@@ -101,8 +105,9 @@ class Sweeper:
             self._tick = 1.0
 
     def _sweep(self) -> None:
-        self._handle = self._loop.call_later(self._tick, self._sweep)
-        now = self._loop.time()
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(self._tick, self._sweep)
+        now = loop.time()
         for link in tuple(self._links):
             link.check(now)
 
@@ -237,8 +242,7 @@ class Link(asyncio.BufferedProtocol):
         self.closed = True
         self._sweeper.discard(self)
         self.connection.receive_eof(self._loop.time())
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        self._wake_writer()
         if self.observer is not None:
             self.observer.closed(self, exc)
         self.owner.link_closed(exc)
@@ -321,12 +325,21 @@ class Link(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The transport has room again."""
         self._write_paused_at = None
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self._wake_writer()
+        self.owner.link_writable()
+
+    def _wake_writer(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the transport holds more than it likes."""
+        return self._write_paused_at is not None
 
     async def drain(self) -> None:
-        """Wait until the transport has room.
+        """Wait until the transport has room, or is closed.
 
         Cancellation: nothing is lost; what was queued is still written.
         """
@@ -338,11 +351,17 @@ class Link(asyncio.BufferedProtocol):
         if self.transport is not None and self._closing_at is None and not self.closed:
             self._closing_at = self._loop.time()
             self.transport.close()
+            self._wake_writer()
 
     def kill(self) -> None:
         """Close at once; what was not yet sent is dropped."""
-        if self.transport is not None and not self.closed:
-            self.transport.abort()
+        if self.transport is not None:
+            if not self.closed:
+                self.transport.abort()
+        elif self._sock is not None:
+            # In the TLS handshake, or not yet begun: whoever is about to read finds the end.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     # ── time ────────────────────────────────────────────────────────────────────────────────
 
@@ -375,8 +394,9 @@ class Link(asyncio.BufferedProtocol):
         assert self.transport is not None
         assert self._write_paused_at is not None
         left = self.transport.get_write_buffer_size()
-        if left < self._write_left:
-            self._write_paused_at, self._write_left = now, left
+        progress, self._write_left = left < self._write_left, left
+        if progress:
+            self._write_paused_at = now
         elif now - self._write_paused_at > self.timeouts.write:
             self.owner.link_stalled("peer takes no data")
             self.kill()

@@ -7,7 +7,6 @@ their own deadline in the connection's own task, so that a silent peer holds up 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import inspect
 import ipaddress
@@ -15,15 +14,16 @@ import logging
 import socket
 import ssl
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
-from hilum.errors import AssociationTimeout, ConfigurationError, LocalProtocolError
+from hilum.errors import AssociationTimeout, ConfigurationError
 from hilum.net.association import Association
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.link import Link, Observer
 from hilum.net.proxy import parse_proxy_header
 from hilum.net.service import Accept, Authorise, Peer, Reject
 from hilum.wire.connection import Connection
+from hilum.wire.fsm import State
 from hilum.wire.negotiation import answer
 from hilum.wire.pdu import AssociateRJ, AssociateRQ
 
@@ -99,6 +99,8 @@ class Server:
                 await asyncio.sleep(0.05)
                 continue
             self._admit(sock, address)
+            # Accepting never waits while more are queued; those already here must get their turn.
+            await asyncio.sleep(0)
 
     def _evict(self) -> None:
         if self._unassociated:
@@ -142,10 +144,6 @@ class Server:
             log.info("no association with %s: %s", association.peer, error)
             self._unassociated.pop(association, None)
             sock.close()
-            return
-        if tls is not None and association.link.transport is not None:
-            session = association.link.transport.get_extra_info("ssl_object")
-            association.peer = Peer(association.peer.address, association.peer.port, tls=session)
 
     def _from_proxy(self, address: str) -> bool:
         if not self.proxies:
@@ -171,69 +169,98 @@ class Server:
     # ── A-ASSOCIATE-RQ ──────────────────────────────────────────────────────────────────────
 
     def _requested(self, association: Association, rq: AssociateRQ) -> None:
-        limits, peer = self.limits, association.peer
-        if self._closing:
-            self._reject(association, Reject.limit("shutting down"))
-        elif len(self.associations) >= limits.max_associations:
-            self._reject(association, Reject.limit(f"{limits.max_associations} associations"))
-        elif self._of_address[peer.address] >= limits.max_per_address:
-            self._reject(association, Reject.limit(f"{limits.max_per_address} from one address"))
+        full = self._full(association)
+        if full is not None:
+            self._reject(association, full)
+            return
+        decision: Accept | Reject | Awaitable[Accept | Reject]
+        try:
+            decision = self.authorise(rq, association.peer)
+        except Exception:
+            decision = self._undecided(association)
+        if inspect.isawaitable(decision):
+            self._task(self._decide(association, rq, decision), "authorise")
         else:
-            decision = self.authorise(rq, peer)
-            if inspect.isawaitable(decision):
-                self._task(self._decide(association, rq, decision), "authorise")
-            else:
-                self._answer(association, rq, decision)
+            self._answer(association, rq, decision)
 
-    async def _decide(self, association: Association, rq: AssociateRQ, decision: object) -> None:
+    def _full(self, association: Association) -> Reject | None:
+        limits = self.limits
+        if self._closing:
+            return Reject.limit("shutting down")
+        if len(self.associations) >= limits.max_associations:
+            return Reject.limit(f"{limits.max_associations} associations")
+        if self._of_address[association.peer.address] >= limits.max_per_address:
+            return Reject.limit(f"{limits.max_per_address} from one address")
+        return None
+
+    def _undecided(self, association: Association) -> Reject:
+        log.exception("association %d: authorise failed", association.number)
+        return Reject(2, 3, 1, "internal error")
+
+    async def _decide(
+        self, association: Association, rq: AssociateRQ, decision: Awaitable[Accept | Reject]
+    ) -> None:
         answer: Accept | Reject
         try:
             async with asyncio.timeout(self.timeouts.associate):
-                answer = await decision  # type: ignore[misc]  # isawaitable said so
+                answer = await decision
         except TimeoutError:
             answer = Reject(2, 3, 1, "no decision in time")
         except Exception:
-            log.exception("association %d: authorise failed", association.number)
-            answer = Reject(2, 3, 1, "internal error")
-        with contextlib.suppress(LocalProtocolError):  # the peer has gone meanwhile
-            self._answer(association, rq, answer)
+            answer = self._undecided(association)
+        self._answer(association, rq, answer)
 
     def _answer(self, association: Association, rq: AssociateRQ, decision: Accept | Reject) -> None:
-        loop = asyncio.get_running_loop()
+        if association.connection.state is not State.Sta3:
+            return  # the peer has gone meanwhile, or sent what it may not
         if isinstance(decision, Reject):
             self._reject(association, decision)
             return
-        title = rq.called_ae_title
-        most = decision.max_for_title or self.limits.max_per_title
-        if self._of_title[title] >= most:
-            self._reject(association, Reject.limit(f"{most} associations for one title"))
+        # Others may have come in while this one was being decided about.
+        full = self._full(association) or self._title_full(rq, decision)
+        if full is not None:
+            self._reject(association, full)
             return
+        try:
+            self._accept(association, rq, decision)
+        except Exception:
+            self._reject(association, self._undecided(association))
+
+    def _title_full(self, rq: AssociateRQ, accept: Accept) -> Reject | None:
+        most = self.limits.max_per_title if accept.max_for_title is None else accept.max_for_title
+        if self._of_title[rq.called_ae_title] < most:
+            return None
+        return Reject.limit(f"{most} associations for one title")
+
+    def _accept(self, association: Association, rq: AssociateRQ, accept: Accept) -> None:
         ac = answer(
             rq,
-            decision.policy,
+            accept.policy,
             max_length=self.limits.max_length,
-            roles=decision.roles,
-            window=decision.window,
-            items=decision.items,
+            roles=accept.roles,
+            window=accept.window,
+            items=accept.items,
         )
-        association.accept = decision
-        association.connection.send(ac, loop.time())
+        association.connection.send(ac, asyncio.get_running_loop().time())
+        association.accept = accept
         self.accepted += 1
         self._unassociated.pop(association, None)
         self.associations.add(association)
         self._of_address[association.peer.address] += 1
-        self._of_title[title] += 1
+        self._of_title[rq.called_ae_title] += 1
         log.info(
             "association %d: %s@%s calls %s",
             association.number,
             _shown(rq.calling_ae_title),
             association.peer,
-            _shown(title),
+            _shown(rq.called_ae_title),
         )
         association._pump()
         association.link.flush()
 
     def _reject(self, association: Association, reject: Reject) -> None:
+        if association.connection.state is not State.Sta3:
+            return
         rq = association.rq
         self.rejected += 1
         log.info(
@@ -294,6 +321,10 @@ class Server:
                 await asyncio.sleep(0.01)
         for association in tuple(self.associations):
             association.end(AssociationTimeout("the server stopped"))
+        for association in tuple(self._unassociated):
+            association.link.close()
+        for task in tuple(self._tasks):
+            task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
