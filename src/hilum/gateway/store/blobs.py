@@ -1,0 +1,380 @@
+"""Objects as files: begun, made durable in batches, read back, removed.
+
+One object's way::
+
+    blob = store.begin(meta)       no file yet
+    blob.keep(data)                in memory, up to SPILL
+    blob.place(study, series)      as soon as the header has been scanned
+    blob.write(views)              beyond SPILL: into its file, under its final name
+    blob.seal()                    length and digest are known
+    store.commit([blob, …])        durable, or discarded and an error
+    blob.settle()                  its row is durable; or blob.discard()
+
+An object that fits in memory gets its file in `commit`, in one system call.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from hilum.errors import StorageFailed, StoreUnavailable
+from hilum.gateway.store import posix, scan
+from hilum.gateway.store.blob import SPILL, Blob
+from hilum.gateway.store.buckets import BUCKET_OBJECTS, Bucket, Buckets
+from hilum.gateway.store.directories import Directories, Directory
+from hilum.gateway.store.file_meta import ObjectMeta
+from hilum.gateway.store.flush import Strategy, make_strategy
+from hilum.gateway.store.layout import OBJECTS, another_name, is_bucket, parse_path
+from hilum.gateway.store.scan import Found, Problem
+
+__all__ = ["MARKER", "SPILL", "Blob", "BlobStore", "Found", "Problem"]
+
+MARKER = "hilum-store.json"
+FORMAT = 1
+# A file and its three folders need four; the others of this machine want some too.
+_INODE_RESERVE = 1000
+_ROOM_SECONDS = 1.0  # how old the answer of has_room may be
+# A random suffix of 32 bits is taken once in four milliards; only a broken disk fails so often.
+_NAME_ATTEMPTS = 16
+
+
+def _nothing(_bucket: str) -> None:
+    """Nobody keeps a list of open buckets."""
+
+
+class BlobStore:
+    """The objects of one data directory; made by `BlobStore.open`.
+
+    Methods may be called from any thread; batches are committed one after another.
+
+    Attributes:
+        root: absolute path of the data directory.
+        id: from the marker.
+        buckets: chooses the bucket of each object.
+        epoch: how many flushes have failed.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        store_id: uuid.UUID,
+        strategy: str | Strategy,
+        clock: Callable[[], float],
+        on_open: Callable[[str], None],
+        on_close: Callable[[str], None],
+        bucket_objects: int,
+    ) -> None:
+        self.root = root
+        self.id = store_id
+        self.epoch = 0
+        # It may be a symbolic link to a larger disk; nothing below it may be one.
+        self._objects = os.path.realpath(f"{root}{os.sep}{OBJECTS}")
+        self._directories = Directories(self._objects)
+        self._report_closed = on_close
+        self.buckets = Buckets(self._objects, clock, on_open, self._closed, bucket_objects)
+        self._strategy = (
+            make_strategy(strategy, self._objects, self._flush_failed)
+            if isinstance(strategy, str)
+            else strategy
+        )
+        self._committing = threading.Lock()
+        self._counting = threading.Lock()
+        self._descriptors = 0
+        # Sockets and the database want most of them.
+        self._crowd = max(16, posix.descriptor_limit() // 4)
+        self._room: tuple[float, posix.FreeSpace] | None = None
+
+    @staticmethod
+    def create(root: Path) -> uuid.UUID:
+        """Make a data directory, durably, and return the id of the new store.
+
+        Raises:
+            StoreUnavailable: there is a store, or objects without a marker.
+            OSError: a folder or the marker could not be written.
+        """
+        objects = root / OBJECTS
+        if (root / MARKER).exists() or (objects.is_dir() and any(objects.iterdir())):
+            raise StoreUnavailable(f"{root} holds a store already")
+        missing = [folder for folder in (objects, root, *root.parents) if not folder.exists()]
+        objects.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for folder in missing:
+            posix.fsync_directory(str(folder.parent))
+        store_id = uuid.uuid4()
+        content = json.dumps({"id": str(store_id), "format": FORMAT}) + "\n"
+        temporary = root / (MARKER + ".new")
+        temporary.unlink(missing_ok=True)
+        fd = posix.create_file(str(temporary))
+        try:
+            posix.write_all(fd, [content.encode()])
+            posix.data_sync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(root / MARKER)
+        posix.fsync_directory(str(root))
+        return store_id
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        strategy: str | Strategy = "auto",
+        *,
+        clock: Callable[[], float] = time.time,
+        on_open: Callable[[str], None] = _nothing,
+        on_close: Callable[[str], None] = _nothing,
+        bucket_objects: int = BUCKET_OBJECTS,
+    ) -> BlobStore:
+        """Open a data directory that `create` made.
+
+        Args:
+            root: the data directory.
+            strategy: how batches become durable: ``auto``, ``fsync``, ``syncfs``, or one's own.
+            clock: seconds since 1970; names the buckets.
+            on_open: called before the first file of a bucket exists; returns when that is durably
+                known. See `Buckets` for the threads it runs in.
+            on_close: called when a bucket takes no more and nothing in it is in flight.
+            bucket_objects: objects in a bucket.
+
+        Raises:
+            StoreUnavailable: the marker is missing, damaged, or of a newer format.
+            ValueError: there is no strategy of that name.
+        """
+        real = os.path.realpath(root)
+        store_id = _read_marker(Path(real))
+        if not Path(real, OBJECTS).is_dir():
+            raise StoreUnavailable(f"{real} has no folder {OBJECTS!r}; is its disk mounted?")
+        # The process that made the marker may have been killed before it was flushed.
+        posix.fsync_directory(real)
+        return cls(real, store_id, strategy, clock, on_open, on_close, bucket_objects)
+
+    def close(self) -> None:
+        """Retire the current bucket and free threads and descriptors; nothing may be in flight."""
+        self.buckets.retire_current()
+        with self._committing:
+            self._strategy.stop()
+
+    @property
+    def strategy(self) -> str:
+        """The strategy in use, which is ``fsync`` where the one asked for is not possible."""
+        return self._strategy.name
+
+    def current_bucket(self) -> str:
+        """The bucket that the next object goes to; opens one when needed.
+
+        Raises:
+            OSError: it could not be announced.
+        """
+        return self.buckets.current()
+
+    def begin(self, meta: ObjectMeta) -> Blob:
+        """An object whose first bytes are about to come; touches no file."""
+        return Blob(self, meta)
+
+    def commit(self, batch: Sequence[Blob]) -> list[OSError | None]:
+        """Make sealed objects durable: their bytes, their names, and every folder above them.
+
+        An object that fails is discarded; nothing of it stays.
+
+        Returns:
+            For each object None when it is durable, else the error.
+        """
+        if not all(blob.sealed for blob in batch):
+            raise ValueError("only sealed blobs can be committed, and only once")
+        with self._committing:
+            try:
+                outcomes = self._strategy.flush(batch)
+            except BaseException:
+                for blob in batch:
+                    blob.discard()
+                raise
+        for blob, outcome in zip(batch, outcomes, strict=True):
+            if outcome is None:
+                blob.committed()
+            else:
+                blob.discard()
+        return outcomes
+
+    def has_room(self, reserve_bytes: int) -> bool:
+        """Whether more than a reserve is free on the objects' file system.
+
+        The answer is at most a second old, so it may be asked for every object.
+
+        Args:
+            reserve_bytes: what must stay free; a thousand inodes must too.
+        """
+        now = time.monotonic()
+        if self._room is None or now - self._room[0] > _ROOM_SECONDS:
+            self._room = (now, posix.free_space(self._objects))
+        free = self._room[1]
+        return free.bytes > reserve_bytes and (free.inodes is None or free.inodes > _INODE_RESERVE)
+
+    def full_path(self, path: str) -> str:
+        """The absolute path of an object.
+
+        Args:
+            path: relative to the data directory, as `Blob.path` said it.
+
+        Raises:
+            ValueError: it is not the path of an object, or leads outside through a link.
+        """
+        parse_path(path)
+        full = str(Path(self._objects, *path.split("/")[1:]))
+        if os.path.realpath(full) != full:
+            raise ValueError(f"{path!r} leads through a symbolic link")
+        return full
+
+    def open_read(self, path: str) -> tuple[BinaryIO, ObjectMeta]:
+        """Open an object at its data set, which reaches to the end of the file.
+
+        Raises:
+            NotFound: there is no such file.
+            InvalidDicom: its header is not ours or is damaged.
+            ValueError: see `full_path`.
+        """
+        return scan.open_object(self.full_path(path))
+
+    def verify(self, path: str) -> Problem | None:
+        """Read an object from end to end; None when it is whole.
+
+        Raises:
+            ValueError: see `full_path`.
+        """
+        self.full_path(path)
+        return scan.examine(self.root, path).problem
+
+    def scan_bucket(self, bucket: str, *, skip: Container[str] = ()) -> Iterator[Found]:
+        """Read every file of a bucket and say which are whole.
+
+        Args:
+            bucket: its name.
+            skip: paths that need not be read, because their rows prove them durable.
+
+        Raises:
+            ValueError: it is not the name of a bucket.
+        """
+        if not is_bucket(bucket):
+            raise ValueError(f"{bucket!r} is not the name of a bucket")
+        return scan.scan_bucket(self.root, bucket, skip=skip)
+
+    def scan_all(self, *, digest: bool = True) -> Iterator[Found]:
+        """Every file of every bucket, oldest bucket first.
+
+        Args:
+            digest: whether to read all of each file; else lengths alone are compared.
+        """
+        for bucket in scan.buckets_on_disk(self.root):
+            yield from scan.scan_bucket(self.root, bucket, digest=digest)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove objects, durably, and folders that are empty then; a missing file is no error.
+
+        Raises:
+            StorageFailed: some may still be there; call again.
+            ValueError: a path is not that of an object; nothing was removed.
+        """
+        found = [(self.full_path(path), parse_path(path).bucket) for path in paths]
+        in_use = set(self.buckets.open_names)
+        try:
+            changed = {self._unlink(full, bucket, in_use) for full, bucket in found}
+            self._flush_existing(changed)
+        except OSError as error:
+            raise StorageFailed(f"objects could not be removed: {error}") from error
+
+    def _unlink(self, full: str, bucket: str, in_use: set[str]) -> str:
+        """Remove one file; the folder whose entries changed."""
+        Path(full).unlink(missing_ok=True)
+        stop = self._bucket_path(bucket) if bucket in in_use else self._objects
+        return self._directories.remove_empty(str(Path(full).parent), stop)
+
+    def _bucket_path(self, bucket: str) -> str:
+        return str(Path(self._objects, *bucket.split("/")))
+
+    def _flush_existing(self, folders: Iterable[str]) -> None:
+        """Flush each folder, or the lowest one above it that is still there."""
+        flushed = set()
+        for folder in folders:
+            at = folder
+            while at not in flushed:
+                try:
+                    posix.fsync_directory(at)
+                except FileNotFoundError:
+                    at = str(Path(at).parent)
+                else:
+                    flushed.add(at)
+
+    # What blobs and strategies call back.
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many files are open that a finished one should not wait for its batch."""
+        return self._descriptors > self._crowd
+
+    def create_file(self, names: Sequence[str], name: str) -> tuple[Directory, str, int]:
+        """Create a file in a folder below the objects, with another name when that is taken.
+
+        Returns:
+            The folder, the name it got, and its descriptor.
+        """
+        chosen = name
+        for _ in range(_NAME_ATTEMPTS):
+            try:
+                directory = self._directories.ensure(names)
+                fd = posix.create_file(f"{directory.path}{os.sep}{chosen}")
+            except FileExistsError:
+                chosen = another_name(name)
+            except FileNotFoundError:
+                # The folder was empty for a moment and another thread removed it.
+                self._directories.forget(names)
+            else:
+                with self._counting:
+                    self._descriptors += 1
+                return directory, chosen, fd
+        raise OSError(errno.EEXIST, f"no name could be found for {name}")
+
+    def close_file(self, fd: int) -> None:
+        """Close a descriptor from `create_file`."""
+        with self._counting:
+            self._descriptors -= 1
+        os.close(fd)
+
+    def tidy(self, directory: Directory | None, bucket: Bucket) -> None:
+        """Remove a folder of a bucket, and those above it in the bucket, where empty."""
+        if directory is not None:
+            left = self._directories.remove_empty(directory.path, self._bucket_path(bucket.name))
+            bucket.removed_from.add(left)
+
+    def _closed(self, bucket: Bucket) -> None:
+        # Nobody looks into a closed bucket again: what was discarded must not come back.
+        self._flush_existing(bucket.removed_from)
+        self._directories.forget_below(self._bucket_path(bucket.name))
+        self._report_closed(bucket.name)
+
+    def _flush_failed(self) -> None:
+        self.epoch += 1
+        self.buckets.retire_current()
+
+
+def _read_marker(root: Path) -> uuid.UUID:
+    try:
+        content = json.loads((root / MARKER).read_text(encoding="utf-8"))
+        store_id, number = uuid.UUID(content["id"]), content["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreUnavailable(
+            f"{root} is not a data directory: {MARKER} is missing; "
+            f"if it should be one, is its disk mounted?"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreUnavailable(f"{root / MARKER} cannot be read: {error}") from error
+    if number != FORMAT:
+        raise StoreUnavailable(
+            f"{root} has format {number}, this version reads {FORMAT}; use a newer version"
+        )
+    return store_id
