@@ -43,7 +43,6 @@ from hilum.gateway.store.tree import (
     SeriesEntry,
     StudyEntry,
     Tree,
-    gaps,
 )
 from hilum.services.text import fold
 
@@ -320,14 +319,14 @@ class IndexWriter:
             get("IssuerOfPatientID"), get("SpecificCharacterSet"), item.fallback_charset,
         )  # fmt: skip
         series = self._tree.places.get(key)
-        if series is None:
-            patient = self._patient(item, owner_id)
-            study = self._study(item, owner_id, patient)
-            series = self._series(item, study)
-            self._tree.places[key] = series
-        self._fill(schema.patient, series.study.patient, item)
-        self._fill(schema.study, series.study, item)
-        self._fill(schema.series, series, item)
+        if series is not None:
+            self._fill(schema.patient, series.study.patient, item)
+            self._fill(schema.study, series.study, item)
+            self._fill(schema.series, series, item)
+            return series
+        patient = self._patient(item, owner_id)
+        study = self._study(item, owner_id, patient)
+        series = self._tree.places[key] = self._series(item, study)
         return series
 
     def _patient(self, item: Incoming, owner_id: int) -> PatientEntry:
@@ -341,11 +340,11 @@ class IndexWriter:
         patient = self._tree.patients.get(identity)
         if patient is None:
             found = self._all(self._sql.find_patient, (patient_id, issuer, lone, owner_id))
-            if found:
-                patient = PatientEntry(found[0][0], None, gaps(PATIENT_KEYS, found[0][1:], {}))
-            else:
-                patient = self._new_patient(item, owner_id, lone)
-            self._tree.patients[identity] = patient
+            if not found:
+                patient = self._tree.patients[identity] = self._new_patient(item, owner_id, lone)
+                return patient
+            patient = self._tree.patients[identity] = PatientEntry(found[0][0], None, found[0][1:])
+        self._fill(schema.patient, patient, item)
         return patient
 
     def _new_patient(self, item: Incoming, owner_id: int, lone: str) -> PatientEntry:
@@ -357,7 +356,7 @@ class IndexWriter:
             patient_id, owner_id, lone, *columns, fold(str(columns[_NAME_AT])),
             pack_raw(PATIENT_KEYS, values, charset),
         ]  # fmt: skip
-        patient = PatientEntry(patient_id, row, gaps(PATIENT_KEYS, columns, values))
+        patient = PatientEntry(patient_id, row, columns)
         self._plan.patients.append(patient)
         return patient
 
@@ -365,6 +364,7 @@ class IndexWriter:
         study_uid = _uid(item.values.get("StudyInstanceUID"))
         study = self._tree.studies.get((patient.id, study_uid))
         if study is not None:
+            self._fill(schema.study, study, item)
             return study
         if (owner_id, study_uid) in self._plan.study_uids:
             self._flush()  # the same study under another patient: let the rows below find it
@@ -375,6 +375,7 @@ class IndexWriter:
         known = next((row for row in rows if row[1] == patient.id), None)
         if known is not None:
             study = StudyEntry.known(known, patient)
+            self._fill(schema.study, study, item)
         else:
             study = self._new_study(item, owner_id, patient, study_uid, conflict=bool(rows))
             if rows:
@@ -393,7 +394,7 @@ class IndexWriter:
             study_id, owner_id, patient.id, uid, *columns, 0, 0, 0, "", "", int(conflict),
             item.received_at, 0, pack_raw(STUDY_KEYS, values, charset),
         ]  # fmt: skip
-        study = StudyEntry(study_id, patient, row, gaps(STUDY_KEYS, columns, values))
+        study = StudyEntry(study_id, patient, row, columns)
         self._plan.studies.append(study)
         self._plan.study_uids.add((owner_id, uid))
         return study
@@ -403,11 +404,13 @@ class IndexWriter:
         series_uid = _uid(values.get("SeriesInstanceUID"))
         series = self._tree.series.get((study.id, series_uid))
         if series is not None:
+            self._fill(schema.series, series, item)
             return series
         # A study that is not written has no series in the database.
         found = self._all(self._sql.find_series, (series_uid, study.id)) if not study.row else ()
         if found:
             series = SeriesEntry.known(found[0], study)
+            self._fill(schema.series, series, item)
         else:
             charset = values.get("SpecificCharacterSet")
             columns = convert_all(SERIES_KEYS, values, charset, item.fallback_charset)
@@ -416,7 +419,7 @@ class IndexWriter:
                 series_id, study.id, series_uid, *columns, 0, 0, item.received_at,
                 pack_raw(SERIES_KEYS, values, charset),
             ]  # fmt: skip
-            series = SeriesEntry(series_id, study, row, gaps(SERIES_KEYS, columns, values))
+            series = SeriesEntry(series_id, study, row, columns)
             series.modality = str(columns[MODALITY_AT])
             self._plan.series.append(series)
         self._tree.series[study.id, series_uid] = series

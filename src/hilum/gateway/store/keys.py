@@ -10,7 +10,8 @@ models).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from hilum.services import text
 
@@ -36,8 +37,7 @@ Value = str | int | None
 Converter = Callable[[bytes, bytes | None, str | None], Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One query key.
 
     Args:
@@ -73,13 +73,21 @@ def raw_text(raw: bytes, charset: bytes | None, fallback: str | None) -> str:
 
 
 def _name(raw: bytes, charset: bytes | None, fallback: str | None) -> str:
+    if raw.isascii() and b"=" not in raw:
+        return raw_text(raw, charset, fallback)
     return _tidy(text.decode_person_name(raw, charset, fallback))
 
 
+# Names of devices, protocols and places: a few thousand values make nearly all there are.
+_repeated_text = lru_cache(maxsize=4096)(raw_text)
+
+
+@lru_cache(maxsize=4096)
 def _code(raw: bytes, _charset: bytes | None, _fallback: str | None) -> str:
     return raw_text(raw, None, None)
 
 
+@lru_cache(maxsize=4096)  # the same few dates come with every instance of a study
 def _date(raw: bytes, _charset: bytes | None, _fallback: str | None) -> str:
     return text.da(raw) or ""
 
@@ -98,6 +106,10 @@ def _person(keyword: str, column: str) -> Key:
 
 def _words(keyword: str, column: str) -> Key:
     return Key(keyword, column, raw_text, text=True)
+
+
+def _repeated(keyword: str, column: str) -> Key:
+    return Key(keyword, column, _repeated_text, text=True)
 
 
 def _plain(keyword: str, column: str) -> Key:
@@ -123,8 +135,8 @@ STUDY_KEYS: tuple[Key, ...] = (
     _words("AccessionNumber", "accession_number"),
     _words("StudyID", "study_id"),
     _person("ReferringPhysicianName", "referring_physician"),
-    _words("StudyDescription", "description"),
-    _words("InstitutionName", "institution"),
+    _repeated("StudyDescription", "description"),
+    _repeated("InstitutionName", "institution"),
     _person("NameOfPhysiciansReadingStudy", "reading_physicians"),
     _words("AdmittingDiagnosesDescription", "admitting_diagnoses"),
     _plain("PatientAge", "patient_age"),
@@ -138,19 +150,19 @@ STUDY_KEYS: tuple[Key, ...] = (
 SERIES_KEYS: tuple[Key, ...] = (
     _plain("Modality", "modality"),
     Key("SeriesNumber", "series_number", _integer, empty=None),
-    _words("SeriesDescription", "description"),
+    _repeated("SeriesDescription", "description"),
     Key("SeriesDate", "series_date", _date),
     Key("SeriesTime", "series_time", _time),
     Key("PerformedProcedureStepStartDate", "step_start_date", _date),
     Key("PerformedProcedureStepStartTime", "step_start_time", _time),
     _plain("BodyPartExamined", "body_part"),
     _plain("Laterality", "laterality"),
-    _words("ProtocolName", "protocol_name"),
+    _repeated("ProtocolName", "protocol_name"),
     _person("PerformingPhysicianName", "performing_physician"),
     _person("OperatorsName", "operators_name"),
-    _words("Manufacturer", "manufacturer"),
-    _words("ManufacturerModelName", "model_name"),
-    _words("StationName", "station_name"),
+    _repeated("Manufacturer", "manufacturer"),
+    _repeated("ManufacturerModelName", "model_name"),
+    _repeated("StationName", "station_name"),
 )
 
 INSTANCE_KEYS: tuple[Key, ...] = (
@@ -180,11 +192,11 @@ def convert_all(
     keys: Sequence[Key], values: Mapping[str, bytes], charset: bytes | None, fallback: str | None
 ) -> list[Value]:
     """The columns of `keys`, in their order."""
-    row: list[Value] = []
-    for key in keys:
-        raw = values.get(key.keyword)
-        row.append(key.convert(raw, charset, fallback) if raw else key.empty)
-    return row
+    get = values.get
+    return [
+        convert(raw, charset, fallback) if (raw := get(keyword)) else empty
+        for keyword, _, convert, empty, _ in keys
+    ]
 
 
 def pack_raw(
@@ -196,10 +208,13 @@ def pack_raw(
     (0008,0005) and then each value: one byte length, keyword, two bytes length (little endian),
     value. Several packs may follow each other.
     """
+    joined = b"".join(values.values())
+    if joined.isascii() and b"\x1b" not in joined:
+        return None
     kept = [
         (key.keyword, raw)
         for key in keys
-        if key.text and (raw := values.get(key.keyword)) and not (raw.isascii() and 27 not in raw)
+        if key.text and (raw := values.get(key.keyword)) and (not raw.isascii() or b"\x1b" in raw)
     ]
     if not kept:
         return None

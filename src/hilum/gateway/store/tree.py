@@ -8,12 +8,12 @@ The first value received for an attribute stands; what was empty is filled by la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from hilum.gateway.store.keys import SERIES_KEYS, STUDY_KEYS, Key
+from hilum.gateway.store.keys import PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
 
-__all__ = ["PatientEntry", "SeriesEntry", "StudyEntry", "Tree", "gaps"]
+__all__ = ["PatientEntry", "SeriesEntry", "StudyEntry", "Tree"]
 
 # Some 3 KB each. More series than this are never open at once on one gateway.
 REMEMBERED = 4096
@@ -21,19 +21,34 @@ REMEMBERED = 4096
 MODALITY_AT = [key.column for key in SERIES_KEYS].index("modality")
 
 
-class PatientEntry:
-    """A patient's row.
+class _Entry:
+    """A row.
 
     Args:
         id: of the row.
-        row: the row to be inserted, None once it is.
-        gaps: attributes that were empty so far, by keyword.
+        row: the row to be inserted; None once it is.
+        keys: its query keys.
+        columns: their values.
     """
 
-    __slots__ = ("gaps", "id", "row")
+    __slots__ = ("_columns", "_gaps", "_keys", "id", "row")
 
-    def __init__(self, id: int, row: list[object] | None, gaps: dict[str, Key]) -> None:
-        self.id, self.row, self.gaps = id, row, gaps
+    def __init__(
+        self, id: int, row: list[object] | None, keys: tuple[Key, ...], columns: Sequence[object]
+    ) -> None:
+        self.id, self.row = id, row
+        self._keys, self._columns = keys, columns
+        self._gaps: dict[str, Key] | None = None
+
+    @property
+    def gaps(self) -> dict[str, Key]:
+        """The keys that have no value yet, by keyword; mutable."""
+        # Found when first needed: most entries of single-image studies are never seen again.
+        if self._gaps is None:
+            pairs = zip(self._keys, self._columns, strict=True)
+            self._gaps = {key.keyword: key for key, value in pairs if value == key.empty}
+            self._columns = ()
+        return self._gaps
 
     def take_row(self) -> list[object]:
         """The row to insert; from now on it counts as written."""
@@ -42,26 +57,33 @@ class PatientEntry:
         return row
 
 
-class StudyEntry:
-    """A study's row with its counts; see `PatientEntry`."""
+class PatientEntry(_Entry):
+    """A patient's row."""
+
+    __slots__ = ()
+
+    def __init__(self, id: int, row: list[object] | None, columns: Sequence[object]) -> None:
+        super().__init__(id, row, PATIENT_KEYS, columns)
+
+
+class StudyEntry(_Entry):
+    """A study's row with its counts."""
 
     __slots__ = (
-        "gaps",
-        "id",
         "last_received",
         "modalities",
         "n_instances",
         "n_series",
         "patient",
-        "row",
         "sop_classes",
         "total_bytes",
     )
 
     def __init__(
-        self, id: int, patient: PatientEntry, row: list[object] | None, gaps: dict[str, Key]
+        self, id: int, patient: PatientEntry, row: list[object] | None, columns: Sequence[object]
     ) -> None:
-        self.id, self.patient, self.row, self.gaps = id, patient, row, gaps
+        super().__init__(id, row, STUDY_KEYS, columns)
+        self.patient = patient
         self.n_series = self.n_instances = self.total_bytes = self.last_received = 0
         self.modalities: set[str] = set()
         self.sop_classes: set[str] = set()
@@ -69,7 +91,7 @@ class StudyEntry:
     @classmethod
     def known(cls, row: tuple[Any, ...], patient: PatientEntry) -> StudyEntry:
         """From a row of `Statements.find_study`."""
-        study = cls(row[0], patient, None, gaps(STUDY_KEYS, row[9:], {}))
+        study = cls(row[0], patient, None, row[9:])
         study.n_series, study.n_instances, study.total_bytes, study.last_received = row[3:7]
         study.modalities = set(filter(None, row[7].split("\\")))
         study.sop_classes = set(filter(None, row[8].split("\\")))
@@ -88,31 +110,31 @@ class StudyEntry:
         )
 
     def take_row(self) -> list[object]:
-        """See `PatientEntry.take_row`."""
-        row, self.row = self.row, None
-        assert row is not None
+        """As above, with the counts of this moment."""
+        row = super().take_row()
         *counts, last_received, _ = self.counts()
         row[-9:-4] = counts
         row[-2] = last_received
         return row
 
 
-class SeriesEntry:
-    """A series' row with its counts; see `PatientEntry`."""
+class SeriesEntry(_Entry):
+    """A series' row with its counts."""
 
-    __slots__ = ("gaps", "id", "modality", "n_instances", "row", "study", "total_bytes")
+    __slots__ = ("modality", "n_instances", "study", "total_bytes")
 
     def __init__(
-        self, id: int, study: StudyEntry, row: list[object] | None, gaps: dict[str, Key]
+        self, id: int, study: StudyEntry, row: list[object] | None, columns: Sequence[object]
     ) -> None:
-        self.id, self.study, self.row, self.gaps = id, study, row, gaps
+        super().__init__(id, row, SERIES_KEYS, columns)
+        self.study = study
         self.n_instances = self.total_bytes = 0
         self.modality = ""
 
     @classmethod
     def known(cls, row: tuple[Any, ...], study: StudyEntry) -> SeriesEntry:
         """From a row of `Statements.find_series`."""
-        series = cls(row[0], study, None, gaps(SERIES_KEYS, row[3:], {}))
+        series = cls(row[0], study, None, row[3:])
         series.n_instances, series.total_bytes = row[1:3]
         series.modality = row[3 + MODALITY_AT]
         return series
@@ -122,9 +144,8 @@ class SeriesEntry:
         return self.n_instances, self.total_bytes, self.id
 
     def take_row(self) -> list[object]:
-        """See `PatientEntry.take_row`."""
-        row, self.row = self.row, None
-        assert row is not None
+        """As above, with the counts of this moment."""
+        row = super().take_row()
         row[-4:-2] = self.n_instances, self.total_bytes
         return row
 
@@ -168,17 +189,3 @@ class Tree:
         self.studies.clear()
         self.series.clear()
         self.places.clear()
-
-
-def gaps(
-    keys: tuple[Key, ...], columns: Sequence[object], values: Mapping[str, bytes]
-) -> dict[str, Key]:
-    """The keys that a later instance may fill, by keyword.
-
-    Not those that `values` hold, which had their chance.
-    """
-    return {
-        key.keyword: key
-        for key, value in zip(keys, columns, strict=True)
-        if value == key.empty and not values.get(key.keyword)
-    }
