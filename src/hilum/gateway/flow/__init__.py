@@ -1,1 +1,1 @@
-"""flow."""
+"""What happens to images: receiving now; forwarding, queries and pipelines later."""

@@ -35,10 +35,10 @@ class BucketList:
             )
             if not again.rowcount:
                 connection.execute(
-                    insert(bucket).values(name=name, n_objects=0, opened_at=_now(), closed_at=None)
+                    insert(bucket).values(name=name, opened_at=_now(), closed_at=None)
                 )
 
-    def closed(self, name: str, n_objects: int) -> None:
+    def closed(self, name: str) -> None:
         """Record that nothing is in flight in a bucket and that it takes no more.
 
         Raises:
@@ -49,7 +49,7 @@ class BucketList:
             connection.execute(
                 update(bucket)
                 .where(bucket.c.name == name)
-                .values(closed_at=_now(), n_objects=n_objects)
+                .values(closed_at=_now())
             )
 
     def open_names(self) -> list[str]:

@@ -298,7 +298,6 @@ bucket = Table(
     "bucket",
     metadata,
     Column("name", _string(), primary_key=True),
-    _number("n_objects"),
     _number("opened_at"),
     # NULL while open: only open buckets are scanned after a crash.
     _optional_number("closed_at"),

@@ -56,7 +56,6 @@ def upgrade() -> None:
     op.create_table(
         "bucket",
         _text("name"),
-        _number("n_objects"),
         _number("opened_at"),
         _number("closed_at", nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_bucket")),

@@ -1,0 +1,420 @@
+"""The composition root: builds every object of a receiver, owns its tasks and the order of its end.
+
+Start: lock, marker, database, what was in flight before, threads, listeners, web process.
+Stop, in reverse: listeners refuse what is new, messages in progress are finished, the committer
+empties its queues, the web process ends, the database is closed, the lock is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import hilum
+from hilum.errors import ConfigurationError, HilumError, NotFound, StoreUnavailable
+from hilum.gateway import heartbeat
+from hilum.gateway.config import Config, parse_address
+from hilum.gateway.flow.address import Router, peer_networks
+from hilum.gateway.store import posix
+from hilum.gateway.store.blobs import MARKER, BlobStore
+from hilum.gateway.store.bucket_list import BucketList
+from hilum.gateway.store.commit import Committer
+from hilum.gateway.store.database import Checkpointer, Database, open_database, upgrade
+from hilum.gateway.store.directory import Directory
+from hilum.gateway.store.entries import Listener, Snapshot
+from hilum.gateway.store.examine import HEADER_KEYS
+from hilum.gateway.store.index import IndexWriter
+from hilum.gateway.store.recover import Report, reconcile
+from hilum.gateway.store.removal import files_deleted, files_to_delete
+from hilum.net import Server, serve
+from hilum.net.tls import server_context
+from hilum.services.header import HeaderScanner
+
+__all__ = ["DATABASE", "LOCK", "Gateway", "Storage", "initialise"]
+
+log = logging.getLogger("hilum.gateway")
+
+DATABASE = "hilum.db"
+LOCK = "hilum.lock"
+STORE_ID = "store.id"
+
+# Changes made with the commands are live within a second.
+LOOK_FOR_CHANGES = 0.5
+HEARTBEAT = 1.0
+CHECKPOINT = 1.0
+JANITOR = 1.0
+# A web process that ends at once is not started in a tight loop.
+WEB_AGAIN = 5.0
+
+
+def initialise(data: Path, *, even_if_empty: bool = False) -> None:
+    """Make a data directory where there is none.
+
+    An empty directory that exists may be a volume that is not mounted: images stored there would
+    vanish under it.
+
+    Raises:
+        StoreUnavailable: it exists, and is no store of ours.
+    """
+    if (data / MARKER).exists():
+        return
+    if (data / DATABASE).exists():
+        raise StoreUnavailable(
+            f"{data} has a database but no {MARKER}: is the volume with the objects mounted?"
+        )
+    if data.exists():
+        if any(entry.name != "lost+found" for entry in data.iterdir()):
+            raise StoreUnavailable(f"{data} is neither empty nor a store; name another directory")
+        if not even_if_empty:
+            raise StoreUnavailable(
+                f"{data} exists and is empty: is its volume mounted? If it is to become a new "
+                "store, say --init"
+            )
+    BlobStore.create(data)
+    log.info("new store in %s", data)
+
+
+class Storage:
+    """The open data directory: lock, objects, database. Used by the gateway and by commands.
+
+    Args:
+        config: ``data`` and ``store``.
+        rebuild: the database is to be made anew from the files; it must not be there.
+
+    Raises:
+        StoreUnavailable: missing marker, held lock, or marker and database that do not belong
+            together.
+    """
+
+    def __init__(self, config: Config, *, rebuild: bool = False) -> None:
+        self.data = Path(config.data)
+        if not (self.data / MARKER).exists():
+            raise StoreUnavailable(f"{self.data} is no store: {MARKER} is missing")
+        self.lock = posix.lock_file(self.data / LOCK)
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(self.lock.release)
+        try:
+            fresh = not (self.data / DATABASE).exists()
+            if fresh and not rebuild and any((self.data / "objects").glob("*")):
+                raise StoreUnavailable(
+                    f"{self.data} has objects but no database; 'hilum reindex' makes it anew"
+                )
+            self.database = open_database(self.data / DATABASE, role="receiver", create=True)
+            self._closing.callback(self.database.close)
+            upgrade(self.database)
+            self.directory = Directory(self.database, actor="gateway")
+            self.buckets = BucketList(self.database)
+            self.blobs = BlobStore.open(
+                self.data,
+                config.store.strategy,
+                on_open=self.buckets.opened,
+                on_close=self.buckets.closed,
+            )
+            self._closing.callback(self.blobs.close)
+            self._check_id()
+            self.directory.create_defaults()
+            self.scanner = HeaderScanner(HEADER_KEYS)
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def _check_id(self) -> None:
+        known, own = self.directory.setting(STORE_ID), str(self.blobs.id)
+        if known is None:
+            self.directory.set_setting(STORE_ID, own)
+        elif known != own:
+            raise StoreUnavailable(
+                f"{self.data}: the database belongs to store {known}, the objects to {own}: is "
+                "the right volume mounted?"
+            )
+
+    def owner_id(self, name: str) -> int:
+        """The account of that name, made where there is none."""
+        for account in self.directory.snapshot().accounts:
+            if account.name == name:
+                return account.id
+        title = None if len(name) <= 12 else f"HILUM-{len(self.directory.snapshot().accounts)}"
+        return self.directory.add_account(name, alias_title=title).id
+
+    def reconcile(
+        self,
+        buckets: list[str] | None = None,
+        progress: Callable[[Report], None] = lambda _: None,
+    ) -> Report:
+        """Rows and files brought together; only what was in flight unless ``buckets`` says more."""
+        self.delete_files()
+        names = self.buckets.open_names() if buckets is None else buckets
+        writer = IndexWriter(self.database)
+        try:
+            owner_id = functools.cache(self.owner_id)
+            report = reconcile(self.blobs, writer, self.scanner, owner_id, names, progress)
+        finally:
+            writer.close()
+        for name in names:
+            self.buckets.closed(name)
+        return report
+
+    def delete_files(self) -> int:
+        """Delete the files of removed instances; returns how many."""
+        count = 0
+        while paths := files_to_delete(self.database):
+            self.blobs.remove(paths)
+            files_deleted(self.database, paths)
+            count += len(paths)
+        return count
+
+    def close(self) -> None:
+        """Close everything, the lock last."""
+        self._closing.close()
+
+
+class Gateway:
+    """A running receiver. ``start`` it, wait for ``stopped``, ``stop`` it.
+
+    Args:
+        config: infrastructure settings.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.servers: dict[str, tuple[Listener, Server]] = {}
+        self.web: asyncio.subprocess.Process | None = None
+        self.failure: BaseException | None = None
+        self.stopped = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._storage: Storage
+        self._committer: Committer
+        self._router: Router
+        self._beat = heartbeat.Heartbeat(version=hilum.__version__)
+
+    async def start(self) -> None:
+        """Bring everything up; on return associations are served.
+
+        Raises:
+            HilumError: what could not be brought up; everything else is down again.
+        """
+        config = self.config
+        self._storage = storage = await asyncio.to_thread(Storage, config)
+        try:
+            report = await asyncio.to_thread(storage.reconcile)
+            if report.files:
+                log.info("reconciled after an interruption: %s", dataclasses.asdict(report))
+            self._committer = Committer(
+                storage.blobs,
+                IndexWriter(storage.database),
+                storage.scanner,
+                max_batch=config.store.max_batch,
+                io_threads=config.store.io_threads,
+                answer_within=config.store.answer_within,
+                reserve=config.store.reserve,
+                fatal=self._die,
+            )
+            self._committer.start()
+            snapshot = await asyncio.to_thread(storage.directory.snapshot)
+            await self._apply(snapshot, first=True)
+        except BaseException:
+            await self.stop()
+            raise
+        self._task(self._follow_changes(), "changes")
+        self._task(self._beat_forever(), "heartbeat")
+        self._task(self._checkpoint_forever(), "checkpoint")
+        self._task(self._delete_forever(), "janitor")
+        if config.web != "off":
+            self._task(self._keep_web(), "web")
+
+    async def stop(self) -> None:
+        """Bring everything down in order; idempotent."""
+        self._beat.accepting = False
+        await asyncio.gather(
+            *(server.close(self.config.stop_within) for _, server in self.servers.values())
+        )
+        self.servers.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "_committer"):
+            await self._committer.stop()
+        if hasattr(self, "_storage"):
+            with contextlib.suppress(OSError):
+                self._report()
+            await asyncio.to_thread(self._storage.close)
+        self.stopped.set()
+
+    def _task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failure = task.exception()
+            log.critical("task %s died", task.get_name(), exc_info=self.failure)
+            self.stopped.set()
+
+    def _die(self, error: BaseException) -> None:
+        """A thread that writes is dead. The process ends: what waits is not acknowledged."""
+        os._exit(70)
+
+    # ── listeners ───────────────────────────────────────────────────────────────────────────
+
+    async def _apply(self, snapshot: Snapshot, *, first: bool = False) -> None:
+        """Route by a new snapshot, and open and close listeners by it."""
+        networks = await asyncio.to_thread(peer_networks, snapshot)
+        self._router = Router(self.config.access, snapshot, networks, self._committer)
+        wanted = {
+            listener.name: self._placed(listener)
+            for listener in snapshot.listeners
+            if listener.enabled
+        }
+        for name, (listener, server) in tuple(self.servers.items()):
+            if _binding(wanted.get(name)) != _binding(listener):
+                del self.servers[name]
+                self._task(server.close(self.config.stop_within), f"close {name}")
+            else:
+                self.servers[name] = (wanted[name], server)
+        for name, listener in wanted.items():
+            if name not in self.servers:
+                try:
+                    self.servers[name] = (listener, await self._listen(listener))
+                except ConfigurationError as error:
+                    if first:
+                        raise
+                    log.error("listener %s: %s", name, error)
+
+    def _placed(self, listener: Listener) -> Listener:
+        """``--dicom`` goes before what the directory says of the first listener."""
+        if listener.name == "dicom" and self.config.dicom:
+            host, port = parse_address(self.config.dicom, "dicom")
+            return dataclasses.replace(listener, host=host or "", port=port)
+        return listener
+
+    async def _listen(self, listener: Listener) -> Server:
+        config = self.config
+        server = await serve(
+            listener.host or None,
+            listener.port,
+            lambda rq, caller: self._router.authorise(
+                self.servers[listener.name][0] if listener.name in self.servers else listener,
+                rq,
+                caller,
+            ),
+            timeouts=config.timeouts,
+            limits=config.limits,
+            tls=self._tls(listener),
+            proxies=config.access.proxy_networks,
+        )
+        for host, port in server.addresses:
+            print(f"listening on {host}:{port} ({listener.name})", file=sys.stderr, flush=True)
+        return server
+
+    def _tls(self, listener: Listener) -> Any:
+        if not listener.tls:
+            return None
+        own = self.config.tls
+        certificate = listener.tls.get("certificate") or own.certificate
+        if not certificate:
+            raise ConfigurationError(
+                f"listener {listener.name!r} wants TLS; set tls.certificate in the configuration"
+            )
+        key = listener.tls.get("key") or own.key
+        ca = listener.tls.get("client_ca") or own.client_ca
+        return server_context(
+            Path(certificate), Path(key) if key else None, client_ca=Path(ca) if ca else None
+        )
+
+    async def _follow_changes(self) -> None:
+        directory = self._storage.directory
+        while True:
+            await asyncio.sleep(LOOK_FOR_CHANGES)
+            try:
+                changes = await asyncio.to_thread(directory.changes)
+                if changes != self._router.snapshot.changes:
+                    await self._apply(await asyncio.to_thread(directory.snapshot))
+            except HilumError as error:
+                log.error("settings could not be read: %s", error)
+
+    # ── upkeep ──────────────────────────────────────────────────────────────────────────────
+
+    async def _beat_forever(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._report)
+            except OSError as error:
+                log.warning("the heartbeat could not be written: %s", error)
+            await asyncio.sleep(HEARTBEAT)
+
+    def _report(self) -> None:
+        beat, counters = self._beat, self._committer.counters
+        servers = [server for _, server in self.servers.values()]
+        beat.listeners = [f"{h}:{p}" for server in servers for h, p in server.addresses]
+        beat.associations = sum(len(server.associations) for server in servers)
+        beat.associations_accepted = sum(server.accepted for server in servers)
+        beat.associations_rejected = sum(server.rejected for server in servers)
+        beat.connections_refused = sum(server.refused for server in servers)
+        for item in dataclasses.fields(counters):
+            setattr(beat, item.name, getattr(counters, item.name))
+        beat.waiting = self._committer.waiting
+        beat.free_bytes = posix.free_space(str(self._storage.data)).bytes
+        heartbeat.write(self._storage.data, beat)
+
+    async def _checkpoint_forever(self) -> None:
+        checkpointer = await asyncio.to_thread(
+            Checkpointer, self._storage.database, limit=self.config.store.wal_limit
+        )
+        try:
+            while True:
+                await asyncio.sleep(CHECKPOINT)
+                try:
+                    await asyncio.to_thread(checkpointer.run)
+                except HilumError as error:
+                    log.error("%s", error)
+        finally:
+            checkpointer.close()
+
+    async def _delete_forever(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._storage.delete_files)
+            except (HilumError, NotFound, OSError) as error:
+                log.error("removed instances still have files: %s", error)
+            await asyncio.sleep(JANITOR)
+
+    async def _keep_web(self) -> None:
+        """The web process: started again when it ends, ended when we do (its stdin closes)."""
+        host, port = parse_address(self.config.web, "web")
+        command = [sys.executable, "-m", "hilum", "web"]
+        command += ["--data", str(self._storage.data), "--listen", f"{host or '0.0.0.0'}:{port}"]  # noqa: S104 - as asked for
+        while True:
+            self.web = process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.PIPE
+            )
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                if process.stdin is not None:
+                    process.stdin.close()
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+                await process.wait()
+                raise
+            log.error("the web process ended with %d; starting it again", code)
+            await asyncio.sleep(WEB_AGAIN)
+
+
+def _binding(listener: Listener | None) -> object:
+    """What a listening socket depends on; other changes need no new one."""
+    return None if listener is None else (listener.host, listener.port, dict(listener.tls))
+
+
+def database_of(data: Path) -> Database:
+    """The database of a data directory, for commands beside a running gateway."""
+    return open_database(data / DATABASE, role="command")

@@ -1,0 +1,155 @@
+"""The address is the AE title: who may call, what the called title means, whose the objects are.
+
+Everything is decided from one snapshot of the directory, without I/O, between A-ASSOCIATE-RQ and
+its answer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hilum.gateway.config import Access
+from hilum.gateway.flow.receive import opener
+from hilum.gateway.store.commit import Committer, Destination
+from hilum.gateway.store.entries import (
+    PIPELINE_PREFIX,
+    USER_PREFIX,
+    CalledTitle,
+    Listener,
+    Peer,
+    Snapshot,
+)
+from hilum.gateway.store.schema import TitleKind
+from hilum.net.server import Network
+from hilum.net.service import Accept, Reject, storage_policy
+from hilum.net.service import Peer as Caller
+from hilum.wire.pdu import AssociateRQ
+
+__all__ = ["Router", "peer_networks"]
+
+ANY = "*"
+"""A peer with this AE title stands for every caller from its addresses."""
+
+
+def peer_networks(snapshot: Snapshot) -> dict[str, tuple[Network, ...]]:
+    """The addresses of each peer by its name; host names are looked up, so this may block."""
+    found: dict[str, tuple[Network, ...]] = {}
+    for peer in snapshot.peers:
+        try:
+            found[peer.name] = (ipaddress.ip_network(peer.host, strict=False),)
+        except ValueError:
+            try:
+                names = {info[4][0] for info in socket.getaddrinfo(peer.host, None)}
+                found[peer.name] = tuple(ipaddress.ip_network(str(name)) for name in names)
+            except (OSError, ValueError):
+                found[peer.name] = ()
+    return found
+
+
+@dataclass
+class Router:
+    """Decides about associations.
+
+    Args:
+        access: who may connect without being a peer.
+        snapshot: the directory.
+        networks: from ``peer_networks``.
+        committer: takes what is stored.
+    """
+
+    access: Access
+    snapshot: Snapshot
+    networks: Mapping[str, tuple[Network, ...]]
+    committer: Committer
+    _listener_networks: dict[str, tuple[Network, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._allowed = self.access.allowed_networks
+        self._trust_loopback = self.access.allow_local and not self.access.proxies
+        for listener in self.snapshot.listeners:
+            self._listener_networks[listener.name] = tuple(
+                ipaddress.ip_network(span, strict=False) for span in listener.allowed
+            )
+
+    def authorise(self, listener: Listener, rq: AssociateRQ, caller: Caller) -> Accept | Reject:
+        """Let an association in, or say why not.
+
+        Who is not allowed to call is told so before anything about titles.
+        """
+        peer = self._peer(rq.calling_ae_title, caller.address)
+        if peer is None and not self._is_welcome(listener, caller):
+            title = ascii(rq.calling_ae_title)
+            return Reject.unknown_calling_title(
+                f"{title} at {caller.address} is no peer; let it in with 'hilum peer add NAME "
+                f"{rq.calling_ae_title if title.isascii() else 'TITLE'}@{caller.address}', or "
+                f"everyone there with 'hilum peer add NAME *@{caller.address}'"
+            )
+        if peer is not None and "store" not in peer.services and "echo" not in peer.services:
+            return Reject.unknown_calling_title(f"peer {peer.name!r} may neither echo nor store")
+        called = rq.called_ae_title
+        title_found = self.snapshot.resolve(called)
+        if title_found is None and listener.any_title and not _is_reserved(called):
+            title_found = self.snapshot.resolve(listener.default_title)
+        if title_found is None:
+            return Reject.unknown_called_title(_unknown(called))
+        return self._accept(title_found, peer)
+
+    def _peer(self, calling: str, address: str) -> Peer | None:
+        """The peer of that AE title at that address; one with the title goes before ``*``."""
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        any_title: Peer | None = None
+        for peer in self.snapshot.peers:
+            if peer.ae_title in (calling, ANY) and any(
+                ip in network for network in self.networks.get(peer.name, ())
+            ):
+                if peer.ae_title != ANY:
+                    return peer
+                any_title = peer
+        return any_title
+
+    def _is_welcome(self, listener: Listener, caller: Caller) -> bool:
+        ip = ipaddress.ip_address(caller.address.partition("%")[0])
+        networks = self._listener_networks.get(listener.name, ()) + self._allowed
+        if any(ip in network for network in networks):
+            return True
+        # A balancer's connections come from this machine for everyone.
+        return ip.is_loopback and self._trust_loopback and not caller.proxied
+
+    def _accept(self, title: CalledTitle, peer: Peer | None) -> Accept:
+        account = self.snapshot.account(title.account_id) if title.account_id else None
+        quarantine = title.kind is TitleKind.QUARANTINE
+        destination = Destination(
+            owner_id=account.id if account else 0,
+            owner=account.name if account else None,
+            duplicates=title.duplicates,
+            missing_uids=title.missing_uids,
+            quarantine=quarantine,
+            fallback_charset=(peer.fallback_charset if peer else "")
+            or title.fallback_charset
+            or None,
+        )
+        may_store = peer is None or "store" in peer.services
+        return Accept(
+            policy=storage_policy(
+                title.transfer_syntaxes or None,
+                frozenset(title.sop_classes) if title.sop_classes or not may_store else None,
+            ),
+            open_store=opener(self.committer, destination) if may_store else None,
+        )
+
+
+def _is_reserved(called: str) -> bool:
+    """A title that names a user or a pipeline never means somebody else."""
+    return called.startswith((USER_PREFIX, PIPELINE_PREFIX))
+
+
+def _unknown(called: str) -> str:
+    shown = ascii(called)
+    if called.startswith(USER_PREFIX):
+        return f"no user for {shown}; add one with 'hilum user add NAME'"
+    if called.startswith(PIPELINE_PREFIX):
+        return f"no pipeline for {shown}"
+    return f"called AE title {shown} is not served here; add it with 'hilum ae add TITLE'"
