@@ -1,0 +1,112 @@
+"""What an acceptor answers to what was proposed."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.wire.playbook import (
+    CT_IMAGE,
+    EXPLICIT,
+    IMPLICIT,
+    VERIFICATION,
+    acceptor,
+    an_rq,
+)
+from tests.unit.wire.test_pdu import requests
+
+from hilum.wire.connection import Established, Requested
+from hilum.wire.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from hilum.wire.items import (
+    AsynchronousOperationsWindow,
+    ImplementationClassUID,
+    ImplementationVersionName,
+    MaximumLength,
+    RoleSelection,
+    UserIdentityResponse,
+)
+from hilum.wire.negotiation import answer, own_items, presentation_contexts
+from hilum.wire.pdu import AssociateRQ, PresentationContext, decode_pdu
+
+
+def first(context: PresentationContext) -> str | int:
+    return context.transfer_syntaxes[0]
+
+
+def test_own_items() -> None:
+    assert own_items(65536) == (
+        MaximumLength(65536),
+        ImplementationClassUID(IMPLEMENTATION_CLASS_UID),
+        ImplementationVersionName(IMPLEMENTATION_VERSION_NAME),
+    )
+    assert len(IMPLEMENTATION_VERSION_NAME) <= 16
+
+
+def test_context_ids_are_odd() -> None:
+    pairs = ((VERIFICATION, (IMPLICIT,)), (CT_IMAGE, (EXPLICIT, IMPLICIT)))
+    assert presentation_contexts(pairs) == (
+        PresentationContext(1, VERIFICATION, (IMPLICIT,)),
+        PresentationContext(3, CT_IMAGE, (EXPLICIT, IMPLICIT)),
+    )
+    assert presentation_contexts([pairs[0]] * 128)[-1].context_id == 255
+
+
+def test_accepted_and_rejected_contexts() -> None:
+    rq = an_rq()
+    ac = answer(rq, lambda c: 3 if c.abstract_syntax == VERIFICATION else EXPLICIT, max_length=1024)
+    assert ac.contexts == (
+        PresentationContext(1, VERIFICATION, (IMPLICIT,), 3),
+        PresentationContext(3, CT_IMAGE, (EXPLICIT,), 0),
+    )
+    assert ac.maximum_length == 1024
+    assert (ac.called_ae_title, ac.calling_ae_title) == ("PACS", "CT01")
+
+
+def test_without_the_items_nothing_is_granted() -> None:
+    ac = answer(an_rq(), first, max_length=0, roles={CT_IMAGE: (True, True)}, window=(5, 5))
+    assert ac.user_items == own_items(0)
+
+
+def test_roles_are_granted_only_where_asked_and_listed() -> None:
+    rq = an_rq(
+        items=(
+            RoleSelection(CT_IMAGE, False, True),
+            RoleSelection(VERIFICATION, True, True),
+        )
+    )
+    ac = answer(rq, first, max_length=0, roles={CT_IMAGE: (True, True)})
+    assert ac.all_items(RoleSelection) == [RoleSelection(CT_IMAGE, False, True)]
+    ac = answer(rq, first, max_length=0, roles={CT_IMAGE: (True, False)})
+    assert ac.all_items(RoleSelection) == [RoleSelection(CT_IMAGE, False, False)]
+    assert answer(rq, first, max_length=0).all_items(RoleSelection) == []
+
+
+def test_a_window_is_answered_when_asked() -> None:
+    rq = an_rq(items=(AsynchronousOperationsWindow(0, 0),))
+    window = AsynchronousOperationsWindow
+    assert answer(rq, first, max_length=0).item(window) == window(1, 1)
+    assert answer(rq, first, max_length=0, window=(8, 4)).item(window) == window(8, 4)
+
+
+def test_further_items_come_last() -> None:
+    item = UserIdentityResponse(b"")
+    assert answer(an_rq(), first, max_length=0, items=[item]).user_items[-1] == item
+
+
+@settings(max_examples=30)
+@given(requests, st.integers(0, 4))
+def test_every_id_is_answered_once_and_any_answer_can_be_sent(rq: AssociateRQ, result: int) -> None:
+    ac = answer(rq, lambda c: c.transfer_syntaxes[0] if result == 0 else result, max_length=16384)
+    assert [c.context_id for c in ac.contexts] == list(
+        dict.fromkeys(c.context_id for c in rq.contexts)
+    )
+    assert decode_pdu(2, ac.encode()[6:])
+
+
+def test_the_connection_takes_over_what_was_accepted() -> None:
+    playbook = acceptor()
+    rq = an_rq()
+    assert playbook >> rq << Requested(rq)
+    ac = answer(rq, lambda c: EXPLICIT if c.context_id == 3 else 4, max_length=0)
+    playbook.connection.send(ac, 0.0)
+    assert isinstance(playbook.connection.next_event(), Established)
+    assert playbook.connection.contexts == {3: EXPLICIT}
