@@ -20,19 +20,34 @@ from bench.servers import Kind, running
 SPARE_BYTES = 4 << 30
 """What a run leaves free on the disk."""
 
-IDLE_REPETITIONS = 3
-"""At most; idle associations do not vary, and each look takes seconds."""
+FAILURES = 2
+"""After so many a server is left out for the rest of a scenario. One is not enough: Orthanc now and
+then answers A700H when two associations create the same folder at the same moment."""
 
 
 @dataclass
 class Row:
-    """All samples of one server in one scenario, or why there are none."""
+    """All samples of one server in one scenario, or why there are none.
+
+    A failed repetition gives no sample; ``failures`` counts them and ``failure`` is the last.
+    """
 
     scenario: Scenario
     kind: Kind
     samples: list[Sample] = field(default_factory=list)
+    failures: int = 0
     failure: str = ""
     absent: bool = False
+
+    @property
+    def given_up(self) -> bool:
+        """Return whether the server is not measured any more in this scenario."""
+        return self.absent or self.failures >= FAILURES
+
+    @property
+    def broken(self) -> bool:
+        """Return whether the whole run counts as failed: ours at once, a peer without a sample."""
+        return bool(self.failures) and (self.kind.ours or not self.samples) and not self.absent
 
     def values(self, name: str) -> list[float]:
         """Return one field of all samples, in order of the repetitions."""
@@ -43,6 +58,7 @@ class Row:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         self.failure = f"{lines[0]} {lines[-1]}" if len(lines) > 1 else "".join(lines)
         self.absent = absent
+        self.failures += 1
         say(f"  {self.kind.name}: {self.failure}")
 
 
@@ -103,19 +119,15 @@ def _scenario(
     say(f"{scenario.name} …")
     with ExitStack() as stack:
         servers = [_start(bench, row, place / str(index), stack) for index, row in enumerate(rows)]
-        for repetition in range(_repetitions(scenario, repeat)):
+        for repetition in range(min(repeat, scenario.most)):
             for row, server in zip(rows, servers, strict=True):
-                if server is not None and not row.failure:
+                if server is not None and not row.given_up:
                     _measure(bench, row, server, repetition)
     bench.forget()
     if scenario.large:
         shutil.rmtree(place, ignore_errors=True)
     say(f"  {time.monotonic() - began:.0f} s")
     return rows
-
-
-def _repetitions(scenario: Scenario, repeat: int) -> int:
-    return min(repeat, IDLE_REPETITIONS) if scenario.what == "idle" else repeat
 
 
 def _start(bench: Bench, row: Row, folder: Path, stack: ExitStack) -> Server | None:
@@ -129,6 +141,7 @@ def _start(bench: Bench, row: Row, folder: Path, stack: ExitStack) -> Server | N
     except (ReplayError, OSError) as error:
         row.fail(error, absent=False)
         say(server.output(1000))
+        return None
     return server
 
 

@@ -44,6 +44,8 @@ class Scenario:
         size: of the images, a key of ``objects.SHAPES``.
         lanes: associations at a time.
         count: instances, or associations for echo; idle takes its number from the server.
+        layout: how the instances spread over studies.
+        most: repetitions at most, where each takes seconds and they hardly differ.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Scenario:
     lanes: int = 1
     count: int = 0
     layout: Layout = "series"
+    most: int = 1000
 
     @property
     def large(self) -> bool:
@@ -84,9 +87,10 @@ class Scenario:
         return kind.parallel or self.what != "idle"
 
     def quick(self) -> Scenario:
-        """Return the same with fewer instances."""
+        """Return the same with fewer instances and repetitions."""
         few = self.count // {"10k": 4, "512k": 2}.get(self.size, 1)
-        return replace(self, count=max(self.lanes, few))
+        most = 1 if self.large or self.what == "idle" else self.most
+        return replace(self, count=max(self.lanes, few), most=most)
 
 
 ALL = (
@@ -99,7 +103,7 @@ ALL = (
     Scenario("512k-16", "store", "512k", 16, 480),
     Scenario("shipped-512k-1", "shipped", "512k", 1, 48),
     Scenario("echo-16", "echo", lanes=16, count=3200),
-    Scenario("idle", "idle"),
+    Scenario("idle", "idle", most=3),
     Scenario("64m-1", "store", "64m", 1, 4),
     Scenario("64m-4", "store", "64m", 4, 8),
     Scenario("1g-1", "store", "1g", 1, 1),

@@ -77,7 +77,7 @@ def _line(rows: Sequence[Row], row: Row) -> str:
         mine = None if idle or row.kind.ours else find(rows, row.scenario.name, ours)
         values = ratios(mine, row)
         texts.append(f"{statistics.median(values):>7.2f}" if values else f"{'':>7}")
-    failure = f"  FAILED after {len(row.samples)}: {row.failure}" if row.failure else ""
+    failure = f"  {row.failures} FAILED: {row.failure}" if row.failures else ""
     return " ".join(texts) + failure
 
 
