@@ -283,9 +283,10 @@ class IndexWriter:
         return Outcome(OutcomeKind.REPLACED, self._insert(item, identity), current.path)
 
     def _insert(self, item: Incoming, identity: tuple[int, str]) -> int:
-        plan, values = self._plan, item.values
+        values = item.values
         owner_id, sop_uid = identity
         series = self._place(item, owner_id)
+        plan = self._plan  # not before: placing may have written the one that was
         series.count(item.size, item.sop_class_uid, item.received_at)
         plan.counted[series.id] = series
         plan.identities.add(identity)
