@@ -46,3 +46,5 @@ def set_up(level: str, *, json: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # It reports every plugin of its own at INFO.
+    logging.getLogger("alembic").setLevel(logging.WARNING)

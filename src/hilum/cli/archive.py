@@ -1,0 +1,352 @@
+"""What is in the archive: list, verify, rebuild, remove, export."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hilum.cli.shown import (
+    DATABASE,
+    DataOption,
+    JsonOption,
+    database,
+    fail_clearly,
+    print_json,
+    settings,
+    size,
+    table,
+)
+from hilum.errors import ConfigurationError, NotFound, StoreUnavailable
+from hilum.gateway.store import queries
+from hilum.gateway.store.blobs import BlobStore
+from hilum.gateway.store.database import Database
+from hilum.gateway.store.directory import Directory
+from hilum.gateway.store.filters import Filters
+from hilum.gateway.store.removal import Scope, remove
+from hilum.gateway.store.results import Page, Viewer
+
+__all__ = ["export", "ls", "reindex", "rm", "verify"]
+
+LEVELS: dict[str, Callable[..., Page[Any]]] = {
+    "patient": queries.list_patients,
+    "study": queries.list_studies,
+    "series": queries.list_series,
+    "instance": queries.list_instances,
+}
+
+StudyOption = Annotated[str, typer.Option("--study", help="Study Instance UID")]
+SeriesOption = Annotated[str, typer.Option("--series", help="Series Instance UID")]
+InstanceOption = Annotated[str, typer.Option("--instance", help="SOP Instance UID")]
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        disable=not sys.stderr.isatty(),
+        console=None,
+        transient=True,
+    )
+
+
+def _owners(opened: Database) -> dict[int, str]:
+    return {account.id: account.name for account in Directory(opened).snapshot().accounts}
+
+
+def _viewer(opened: Database, user: str | None, quarantine: bool) -> Viewer:
+    if quarantine:
+        return Viewer(quarantine=True)
+    if user is None:
+        return Viewer(all=True)
+    for number, name in _owners(opened).items():
+        if name == user:
+            return Viewer(account_id=number)
+    raise NotFound(f"no user {user!r}; 'hilum user ls' lists them")
+
+
+def ls(
+    level: Annotated[str, typer.Option(help="patient, study, series or instance")] = "study",
+    user: Annotated[str | None, typer.Option(help="what this user sees")] = None,
+    quarantine: Annotated[bool, typer.Option(help="what is in quarantine")] = False,
+    patient: Annotated[str, typer.Option(help="Patient ID; * and ? are wildcards")] = "",
+    name: Annotated[str, typer.Option(help="patient's name; * and ? are wildcards")] = "",
+    accession: Annotated[str, typer.Option(help="Accession Number")] = "",
+    modality: Annotated[str, typer.Option(help="such as CT")] = "",
+    since: Annotated[str, typer.Option(help="first Study Date, YYYYMMDD")] = "",
+    until: Annotated[str, typer.Option(help="last Study Date, YYYYMMDD")] = "",
+    study: StudyOption = "",
+    series: SeriesOption = "",
+    instance: InstanceOption = "",
+    limit: Annotated[int, typer.Option(help="most rows; 0 for all")] = 0,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List what is in the archive, newest study first."""
+    with fail_clearly(), database(data) as opened:
+        if level not in LEVELS:
+            raise ConfigurationError(f"level {level!r} is none of {', '.join(LEVELS)}")
+        filters = Filters(
+            patient_name=name,
+            patient_id=patient,
+            study_uid=study,
+            series_uid=series,
+            sop_uid=instance,
+            accession_number=accession,
+            modality=modality,
+            date_from=since,
+            date_to=until,
+        )
+        found = _all(level, opened, _viewer(opened, user, quarantine), filters, limit)
+        if json:
+            print_json(list(found))
+            return
+        owners = _owners(opened)
+        table(*_lines(level, list(found), owners))
+
+
+def _all(
+    level: str, opened: Database, viewer: Viewer, filters: Filters, limit: int
+) -> Iterator[Any]:
+    after, left = None, limit or sys.maxsize
+    while left > 0:
+        page: Page[Any] = LEVELS[level](opened, viewer, filters, limit=min(left, 500), after=after)
+        yield from page.rows
+        left -= len(page.rows)
+        after = page.next
+        if after is None:
+            return
+
+
+def _lines(
+    level: str, found: list[Any], owners: dict[int, str]
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    def owner(row: Any) -> str:
+        number = row.owner_id if row.owner_id >= 0 else ~row.owner_id
+        return owners.get(number, "") if number else "everyone"
+
+    if level == "patient":
+        return ("patient ID", "name", "studies", "owner"), [
+            (r.patient_id, r.name, r.n_studies, owner(r)) for r in found
+        ]
+    if level == "study":
+        columns = ("date", "patient ID", "name", "modalities", "series", "images", "size")
+        return (*columns, "description", "study UID", "owner", ""), [
+            (
+                r.attributes.get("StudyDate") or "",
+                r.patient_id,
+                r.patient_name,
+                ",".join(r.modalities),
+                r.n_series,
+                r.n_instances,
+                size(r.total_bytes),
+                r.attributes.get("StudyDescription") or "",
+                r.study_uid,
+                owner(r),
+                "two patients" if r.conflict else "",
+            )
+            for r in found
+        ]
+    if level == "series":
+        return ("modality", "number", "description", "images", "size", "series UID", "owner"), [
+            (
+                r.attributes.get("Modality") or "",
+                "" if r.attributes.get("SeriesNumber") is None else r.attributes["SeriesNumber"],
+                r.attributes.get("SeriesDescription") or "",
+                r.n_instances,
+                size(r.total_bytes),
+                r.series_uid,
+                owner(r),
+            )
+            for r in found
+        ]
+    return ("SOP Instance UID", "SOP class", "transfer syntax", "size", "from", "to", "owner"), [
+        (
+            r.sop_uid,
+            r.sop_class,
+            r.transfer_syntax,
+            size(r.size),
+            r.sending_ae,
+            r.receiving_ae,
+            owner(r),
+        )
+        for r in found
+    ]
+
+
+def verify(
+    quick: Annotated[bool, typer.Option("--quick", help="do not read the files' content")] = False,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check that every row has its file, intact, and every file its row; exit code 1 if not."""
+    from hilum.gateway.store.verify import Verification
+    from hilum.gateway.store.verify import verify as check
+
+    with fail_clearly(), database(data) as opened, _progress() as progress:
+        blobs = BlobStore.open(Path(settings(data).data))
+        total = queries.statistics(opened, Viewer(all=True)).instances
+        task = progress.add_task("verifying", total=total)
+
+        def show(state: Verification) -> None:
+            progress.update(task, completed=state.instances)
+
+        try:
+            result = check(opened, blobs, digests=not quick, progress=show)
+        finally:
+            blobs.close()
+    if json:
+        print_json(result)
+    else:
+        for finding in result.findings:
+            print(f"{finding.path}: {finding.problem}")
+        print(
+            f"{result.instances} instances ({size(result.bytes)}), {result.files} files: "
+            f"{len(result.findings)} problems"
+        )
+    if result.findings:
+        raise typer.Exit(1)
+
+
+def reindex(
+    data: DataOption = None,
+    json: JsonOption = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+) -> None:
+    """Make the database anew from the files alone, owners included. The gateway must be stopped.
+
+    The old database is set aside; accounts, titles, listeners, peers and settings are taken over
+    from it as far as it can be read.
+    """
+    from hilum.gateway.app import LOCK, Storage
+    from hilum.gateway.store import posix
+    from hilum.gateway.store.rebuild import set_aside, take_over
+    from hilum.gateway.store.recover import Report
+    from hilum.gateway.store.scan import buckets_on_disk
+
+    with fail_clearly():
+        config = settings(data)
+        directory = Path(config.data)
+        if not yes and sys.stdin.isatty():
+            typer.confirm(f"make the index of {directory} anew?", abort=True)
+        if not directory.is_dir():
+            raise StoreUnavailable(f"{directory} is no store of Hilum's; name one with --data")
+        posix.lock_file(directory / LOCK).release()
+        old = set_aside(directory / DATABASE)
+        storage = Storage(config, rebuild=True)
+        try:
+            if old is not None:
+                take_over(old, storage.database)
+            with _progress() as progress:
+                task = progress.add_task("indexing", total=None)
+
+                def show(state: Report) -> None:
+                    progress.update(task, completed=state.files)
+
+                report = storage.reconcile(list(buckets_on_disk(str(directory))), show)
+        finally:
+            storage.close()
+    if json:
+        print_json(dataclasses.asdict(report) | {"set_aside": str(old) if old else None})
+    else:
+        print(
+            f"{report.indexed} instances indexed from {report.files} files; "
+            f"{report.incomplete} incomplete ones removed, {report.duplicates} duplicates, "
+            f"{report.damaged} damaged"
+        )
+        if old is not None:
+            print(f"the old database is {old}")
+    if report.damaged:
+        raise typer.Exit(1)
+
+
+def rm(
+    study: StudyOption = "",
+    series: SeriesOption = "",
+    instance: InstanceOption = "",
+    patient: Annotated[str, typer.Option(help="Patient ID")] = "",
+    issuer: Annotated[str, typer.Option(help="Issuer of Patient ID")] = "",
+    user: Annotated[str | None, typer.Option(help="only what is this user's")] = None,
+    reason: Annotated[str, typer.Option(help="for the log")] = "command line",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove instances for good: files, rows, pending work. Leaves tombstones and a log entry."""
+    from hilum.gateway.app import Storage
+
+    with fail_clearly():
+        if not (study or series or instance or patient):
+            raise ConfigurationError("say what to remove: --study, --series, --instance, --patient")
+        with database(data) as opened:
+            owner = None
+            if user is not None:
+                owner = _viewer(opened, user, False).account_id
+            scope = Scope(owner, patient, issuer, study, series, instance)
+            if not yes:
+                typer.confirm("remove them for good?", abort=True)
+            removal = remove(opened, scope, by=getpass.getuser(), reason=reason)
+        # A running gateway deletes the files within a second; without one we do.
+        try:
+            storage = Storage(settings(data))
+        except StoreUnavailable:
+            pass
+        else:
+            try:
+                storage.delete_files()
+            finally:
+                storage.close()
+        if json:
+            print_json({"instances": removal.instances})
+        else:
+            print(f"{removal.instances} instances removed")
+        if not removal.instances:
+            raise NotFound("nothing there that fits")
+
+
+def export(
+    target: Annotated[Path, typer.Option("--output", "-o", help="directory, or file.zip")],
+    study: StudyOption = "",
+    series: SeriesOption = "",
+    instance: InstanceOption = "",
+    patient: Annotated[str, typer.Option(help="Patient ID")] = "",
+    user: Annotated[str | None, typer.Option(help="as this user sees it")] = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy instances out as DICOM files, data sets byte for byte as they came."""
+    from hilum.gateway.store.export import export as copy
+
+    with fail_clearly():
+        if not (study or series or instance or patient):
+            raise ConfigurationError("say what to export: --study, --series, --instance, --patient")
+        with database(data) as opened, _progress() as progress:
+            blobs = BlobStore.open(Path(settings(data).data))
+            filters = Filters(
+                patient_id=patient, study_uid=study, series_uid=series, sop_uid=instance
+            )
+            found = list(_all("instance", opened, _viewer(opened, user, False), filters, 0))
+            task = progress.add_task("exporting", total=len(found))
+            try:
+                names = []
+                for name in copy(blobs, found, target):
+                    names.append(name)
+                    progress.advance(task)
+            except OSError as error:
+                raise NotFound(f"export stopped after {len(names)} files: {error}") from error
+            finally:
+                blobs.close()
+        if json:
+            print_json({"target": str(target), "files": names})
+        else:
+            print(f"{len(names)} files in {target}")
+        if not names:
+            raise NotFound("nothing there that fits")

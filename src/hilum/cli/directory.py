@@ -1,0 +1,334 @@
+"""Users, called AE titles, listeners and peers. Changes are live in a running gateway at once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json as json_module
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from hilum.cli.shown import DataOption, JsonOption, database, fail_clearly, print_json, table
+from hilum.errors import ConfigurationError, HilumError, NotFound
+from hilum.gateway.config import parse_address
+from hilum.gateway.store.directory import Directory
+from hilum.gateway.store.entries import SERVICES, CalledTitle, Listener, Peer
+from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+
+__all__ = ["listeners", "peers", "titles", "users"]
+
+users = typer.Typer(help="Users: 'RVU-NAME' keeps images for one of them.", no_args_is_help=True)
+titles = typer.Typer(help="Called AE titles, and who keeps what by them.", no_args_is_help=True)
+listeners = typer.Typer(help="Ports that DICOM is served on.", no_args_is_help=True)
+peers = typer.Typer(help="Systems that we talk with.", no_args_is_help=True)
+
+ACTOR = "command line"
+
+Name = Annotated[str, typer.Argument(help="name")]
+
+
+# ── users ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@users.command("add")
+def user_add(
+    name: Name,
+    alias: Annotated[
+        str | None,
+        typer.Option(help="a called AE title beside RVU-NAME; needed for names over 12 characters"),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Add a user; what is sent to RVU-NAME is kept for NAME alone."""
+    with fail_clearly(), database(data) as opened:
+        account = Directory(opened, actor=ACTOR).add_account(name, alias_title=alias)
+        print(f"user {account.name}: {', '.join(account.titles)}")
+
+
+@users.command("ls")
+def user_ls(data: DataOption = None, json: JsonOption = False) -> None:
+    """List users and their called AE titles."""
+    with fail_clearly(), database(data) as opened:
+        accounts = Directory(opened).snapshot().accounts
+        if json:
+            print_json([dataclasses.asdict(a) | {"titles": a.titles} for a in accounts])
+            return
+        table(
+            ("user", "called AE titles", "state"),
+            [(a.name, ", ".join(a.titles), "disabled" if a.disabled else "") for a in accounts],
+        )
+
+
+@users.command("rm")
+def user_rm(name: Name, data: DataOption = None) -> None:
+    """Remove a user. The images stay, for administrators; the name is never given again."""
+    with fail_clearly(), database(data) as opened:
+        Directory(opened, actor=ACTOR).remove_account(name)
+        print(f"user {name} removed")
+
+
+@users.command("disable")
+def user_disable(name: Name, data: DataOption = None) -> None:
+    """Refuse what is sent to a user, until 'enable'."""
+    with fail_clearly(), database(data) as opened:
+        Directory(opened, actor=ACTOR).disable_account(name)
+
+
+@users.command("enable")
+def user_enable(name: Name, data: DataOption = None) -> None:
+    """Accept again what is sent to a user."""
+    with fail_clearly(), database(data) as opened:
+        Directory(opened, actor=ACTOR).disable_account(name, disabled=False)
+
+
+# ── called AE titles ──────────────────────────────────────────────────────────────────────────
+
+
+@titles.command("add")
+def ae_add(
+    title: Annotated[str, typer.Argument(help="called AE title; capitals matter")],
+    user: Annotated[str | None, typer.Option(help="keep for this user alone")] = None,
+    quarantine: Annotated[bool, typer.Option(help="keep out of everyone's sight")] = False,
+    duplicates: Annotated[
+        DuplicatePolicy, typer.Option(help="other content under a UID that is here")
+    ] = DuplicatePolicy.KEEP_BOTH,
+    missing_uids: Annotated[
+        MissingUidPolicy, typer.Option(help="no Study or Series Instance UID")
+    ] = MissingUidPolicy.REFUSE,
+    transfer_syntax: Annotated[
+        list[str] | None, typer.Option(help="accept these only, in this order (UIDs)")
+    ] = None,
+    sop_class: Annotated[
+        list[str] | None, typer.Option(help="accept these only (UIDs); default: all storage")
+    ] = None,
+    charset: Annotated[
+        str, typer.Option(help="(0008,0005) for text without one, such as 'ISO_IR 100'")
+    ] = "",
+    disabled: Annotated[bool, typer.Option(help="reject it for now")] = False,
+    data: DataOption = None,
+) -> None:
+    """Serve a called AE title, or change how it is served."""
+    with fail_clearly(), database(data) as opened:
+        directory = Directory(opened, actor=ACTOR)
+        kind = TitleKind.QUARANTINE if quarantine else TitleKind.GLOBAL
+        account_id = None
+        if user is not None:
+            if quarantine:
+                raise ConfigurationError("give either --user or --quarantine")
+            kind, account_id = TitleKind.ACCOUNT, _account_id(directory, user)
+        directory.put_called_title(
+            CalledTitle(
+                title,
+                kind,
+                account_id,
+                duplicates,
+                missing_uids,
+                tuple(transfer_syntax or ()),
+                tuple(sop_class or ()),
+                charset,
+                not disabled,
+            )
+        )
+        print(f"called AE title {title}: {kind}")
+
+
+def _account_id(directory: Directory, name: str) -> int:
+    for account in directory.snapshot().accounts:
+        if account.name == name:
+            return account.id
+    raise NotFound(f"no user {name!r}; add one with 'hilum user add {name}'")
+
+
+@titles.command("ls")
+def ae_ls(data: DataOption = None, json: JsonOption = False) -> None:
+    """List called AE titles and listeners, users' titles included."""
+    with fail_clearly(), database(data) as opened:
+        snapshot = Directory(opened).snapshot()
+        if json:
+            print_json({"titles": snapshot.called_titles, "listeners": snapshot.listeners})
+            return
+        lines: list[tuple[object, ...]] = []
+        for title in snapshot.called_titles:
+            account = snapshot.account(title.account_id) if title.account_id else None
+            state = "" if title.enabled else "disabled"
+            for_whom = f"user {account.name}" if account else str(title.kind)
+            lines.append((title.title, for_whom, title.duplicates, title.missing_uids, state))
+        lines += [
+            (name, f"user {account.name}", "", "", "disabled" if account.disabled else "")
+            for account in snapshot.accounts
+            for name in account.titles
+        ]
+        table(("title", "keeps for", "duplicates", "missing UIDs", "state"), lines)
+        for listener in snapshot.listeners:
+            print(f"listener {listener.name}: {_where(listener)}")
+
+
+@titles.command("rm")
+def ae_rm(
+    title: Annotated[str, typer.Argument(help="called AE title")], data: DataOption = None
+) -> None:
+    """Serve a called AE title no longer; what was kept by it stays."""
+    with fail_clearly(), database(data) as opened:
+        Directory(opened, actor=ACTOR).remove_called_title(title)
+        print(f"called AE title {title} removed")
+
+
+# ── listeners ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _where(listener: Listener) -> str:
+    host = f"[{listener.host}]" if ":" in listener.host else listener.host or "*"
+    notes = [f"any title → {listener.default_title}"] if listener.any_title else []
+    notes += ["TLS"] if listener.tls else []
+    notes += [f"from {', '.join(listener.allowed)}"] if listener.allowed else []
+    notes += [] if listener.enabled else ["disabled"]
+    return f"{host}:{listener.port}" + (f" ({'; '.join(notes)})" if notes else "")
+
+
+@listeners.command("add")
+def listener_add(
+    name: Name,
+    address: Annotated[str, typer.Argument(help="HOST:PORT or PORT")],
+    any_title: Annotated[
+        str | None,
+        typer.Option(help="do not check the called AE title; keep what is unknown by this title"),
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="address range whose callers need not be peers")
+    ] = None,
+    tls: Annotated[bool, typer.Option(help="TLS with the certificate of tls.certificate")] = False,
+    disabled: Annotated[bool, typer.Option(help="do not open it")] = False,
+    data: DataOption = None,
+) -> None:
+    """Serve DICOM on another port, or change a listener."""
+    with fail_clearly(), database(data) as opened:
+        host, port = parse_address(address)
+        listener = Listener(
+            name,
+            port,
+            host or "",
+            any_title is not None,
+            any_title or "",
+            not disabled,
+            {"enabled": True} if tls else {},
+            tuple(allow or ()),
+        )
+        Directory(opened, actor=ACTOR).put_listener(listener)
+        print(f"listener {name}: {_where(listener)}")
+
+
+@listeners.command("ls")
+def listener_ls(data: DataOption = None, json: JsonOption = False) -> None:
+    """List listeners."""
+    with fail_clearly(), database(data) as opened:
+        found = Directory(opened).snapshot().listeners
+        if json:
+            print_json(found)
+            return
+        table(("listener", "where"), [(each.name, _where(each)) for each in found])
+
+
+@listeners.command("rm")
+def listener_rm(name: Name, data: DataOption = None) -> None:
+    """Close a listener; associations on it are finished."""
+    with fail_clearly(), database(data) as opened:
+        Directory(opened, actor=ACTOR).remove_listener(name)
+        print(f"listener {name} removed")
+
+
+# ── peers ─────────────────────────────────────────────────────────────────────────────────────
+
+_PEER = re.compile(
+    r"(?P<title>[^@]+)@(?P<host>\[[^\]]+\](?:/\d+)?|[^:]+|[^@]*::[^@]*?)(?::(?P<port>\d+))?"
+)
+
+
+@peers.command("add")
+def peer_add(
+    name: Name,
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="AET@HOST[:PORT]; AET * is every caller, HOST may be a range (10.1.0.0/16), "
+            "PORT is where it listens"
+        ),
+    ],
+    calling: Annotated[str, typer.Option(help="our AE title towards it")] = "",
+    service: Annotated[
+        list[str] | None, typer.Option(help=f"what it may ask: {', '.join(SERVICES)}")
+    ] = None,
+    charset: Annotated[str, typer.Option(help="(0008,0005) for its text without one")] = "",
+    data: DataOption = None,
+) -> None:
+    """Let a system in, and know where it listens."""
+    with fail_clearly(), database(data) as opened:
+        found = _PEER.fullmatch(address)
+        if found is None:
+            raise ConfigurationError(f"{address!r} is not AET@HOST or AET@HOST:PORT")
+        peer = Peer(
+            name,
+            found["title"],
+            found["host"].replace("[", "").replace("]", ""),
+            int(found["port"]) if found["port"] else None,
+            calling,
+            tuple(service or ("echo", "store")),
+            charset,
+        )
+        Directory(opened, actor=ACTOR).put_peer(peer)
+        print(f"peer {name}: {_peer(peer)}")
+
+
+def _peer(peer: Peer) -> str:
+    return f"{peer.ae_title}@{peer.host}" + (f":{peer.port}" if peer.port else "")
+
+
+@peers.command("ls")
+def peer_ls(data: DataOption = None, json: JsonOption = False) -> None:
+    """List peers."""
+    with fail_clearly(), database(data) as opened:
+        found = Directory(opened).snapshot().peers
+        if json:
+            print_json(found)
+            return
+        lines = [(p.name, _peer(p), ", ".join(p.services), p.calling_ae) for p in found]
+        table(("peer", "address", "may", "we call as"), lines)
+
+
+@peers.command("rm")
+def peer_rm(name: Name, data: DataOption = None) -> None:
+    """Know a system no longer."""
+    with fail_clearly(), database(data) as opened:
+        Directory(opened, actor=ACTOR).remove_peer(name)
+        print(f"peer {name} removed")
+
+
+@peers.command("echo")
+def peer_echo(name: Name, data: DataOption = None, json: JsonOption = False) -> None:
+    """Ask a peer whether it answers (C-ECHO); exit code 1 if not."""
+    from hilum.net import connect
+
+    async def ask(peer: Peer) -> float:
+        if peer.port is None:
+            raise ConfigurationError(f"peer {peer.name!r} has no port; it can only call us")
+        began = time.perf_counter()
+        async with await connect(
+            peer.host, peer.port, called=peer.ae_title, calling=peer.calling_ae or "HILUM"
+        ) as association:
+            response = await association.c_echo()
+        if response.status:
+            raise HilumError(f"{_peer(peer)} answered {response.status:04X}H")
+        return time.perf_counter() - began
+
+    with fail_clearly(), database(data) as opened:
+        for peer in Directory(opened).snapshot().peers:
+            if peer.name == name:
+                seconds = asyncio.run(ask(peer))
+                if json:
+                    print(json_module.dumps({"peer": name, "seconds": seconds}))
+                else:
+                    print(f"{_peer(peer)} answers in {seconds * 1000:.0f} ms")
+                return
+        raise NotFound(f"no peer {name!r}; 'hilum peer ls' lists them")
