@@ -404,7 +404,9 @@ class Committer:
 
     def _commit(self, incoming: list[Incoming]) -> list[Indexed]:
         try:
-            return self._writer.commit(incoming, deadline=time.monotonic() + INDEX_PATIENCE)
+            return self._writer.commit(
+                incoming, deadline=time.monotonic() + INDEX_PATIENCE, compare=self._compare
+            )
         except CommitUnknown as unknown:
             while True:
                 log.error("%s", unknown)
