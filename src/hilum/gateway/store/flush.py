@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Protocol
@@ -23,9 +25,11 @@ __all__ = ["Auto", "Flushable", "Fsync", "Strategy", "Syncfs", "make_strategy"]
 
 # More do not help: the file system's journal is one.
 _THREADS = 4
-# Often enough to notice within seconds of load that the disk has changed, rare enough to cost 1 %.
-_EXPLORE_EVERY = 64
-_WEIGHT = 0.2  # of the newest measurement in the moving average
+# Often enough to notice within seconds of load that the disk has changed, rare enough to cost 3 %.
+_EXPLORE_EVERY = 32
+# Medians: a single flush takes many times as long when another program has just written a lot.
+_SAMPLES = 5
+_FIRST_SAMPLES = 3
 _LARGE = 64 * 1024  # mean bytes per object: above, write-back decides and not the journal
 
 
@@ -215,6 +219,14 @@ class Syncfs:
                 outcomes[at] = outcome
         return outcomes
 
+    def works(self) -> bool:
+        """Whether the call is possible: a sandbox may forbid it."""
+        try:
+            posix.syncfs(self._fd)
+        except OSError:
+            return False
+        return True
+
     def stop(self) -> None:
         """See `Strategy.stop`."""
         fd, self._fd = self._fd, -1
@@ -249,10 +261,11 @@ class Syncfs:
 class Auto:
     """Choose for each batch what was faster for such batches lately.
 
-    For every size of batch (1, 2 to 3, 4 to 7, …, of small or of large objects) a moving average
-    of the time per object is kept for both; the slower one gets one batch in 64, so that a change
-    of the disk or of its other users is noticed. One object is no exception: in a new study it
-    needs its file and three folders flushed, which is more than one syncfs on an idle disk.
+    For every size of batch (1, 2 to 3, 4 to 7, …, of small or of large objects) the last five
+    times per object are kept for both, and their medians are compared; the slower one gets one
+    batch in 32, so that a change of the disk or of its other users is noticed. One object is no
+    exception: in a new study it needs its file and three folders flushed, which is more than one
+    syncfs on an idle disk.
 
     Args:
         fsync: flushes files singly.
@@ -268,19 +281,17 @@ class Auto:
         self._fsync = fsync
         self._syncfs = syncfs
         self._timer = timer
-        self._seconds: dict[tuple[int, bool, str], float] = {}
-        self._batches = 0
+        self._kinds: dict[tuple[int, bool], _Kind] = {}
 
     def flush(self, batch: Sequence[Flushable]) -> list[Outcome]:
         """See `Strategy.flush`."""
-        chosen = self._choose(batch)
-        key = self._key(batch, chosen)
+        large = sum(file.length for file in batch) > _LARGE * len(batch)
+        kind = self._kinds.setdefault((len(batch).bit_length(), large), _Kind())
+        by_file = kind.prefers_fsync()
         start = self._timer()
-        outcomes = chosen.flush(batch)
-        if not any(outcomes):
-            spent = (self._timer() - start) / len(batch)
-            before = self._seconds.get(key, spent)
-            self._seconds[key] = before + _WEIGHT * (spent - before)
+        outcomes = (self._fsync if by_file else self._syncfs).flush(batch)
+        if batch and not any(outcomes):
+            kind.took(by_file, (self._timer() - start) / len(batch))
         return outcomes
 
     def stop(self) -> None:
@@ -288,29 +299,32 @@ class Auto:
         self._fsync.stop()
         self._syncfs.stop()
 
-    @staticmethod
-    def _key(batch: Sequence[Flushable], strategy: Strategy) -> tuple[int, bool, str]:
-        large = sum(file.length for file in batch) > _LARGE * len(batch)
-        return (len(batch).bit_length(), large, strategy.name)
 
-    def _choose(self, batch: Sequence[Flushable]) -> Strategy:
+class _Kind:
+    """What was measured for one kind of batch."""
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._fsync: deque[float] = deque(maxlen=_SAMPLES)
+        self._syncfs: deque[float] = deque(maxlen=_SAMPLES)
+
+    def prefers_fsync(self) -> bool:
+        """Which of both is next: the faster one, or the other one because it is its turn."""
         self._batches += 1
-        by_file = self._seconds.get(self._key(batch, self._fsync))
-        at_once = self._seconds.get(self._key(batch, self._syncfs))
-        if at_once is None:
-            return self._syncfs
-        if by_file is None:
-            return self._fsync
-        faster, slower = (
-            (self._fsync, self._syncfs) if by_file < at_once else (self._syncfs, self._fsync)
-        )
-        return slower if self._batches % _EXPLORE_EVERY == 0 else faster
+        if min(len(self._fsync), len(self._syncfs)) < _FIRST_SAMPLES:
+            return self._batches % 2 == 0  # in turn, even if one of them always fails
+        faster = statistics.median(self._fsync) < statistics.median(self._syncfs)
+        return faster != (self._batches % _EXPLORE_EVERY == 0)
+
+    def took(self, by_file: bool, seconds: float) -> None:
+        """Remember one measurement."""
+        (self._fsync if by_file else self._syncfs).append(seconds)
 
 
 def make_strategy(name: str, path: str, on_failure: Callable[[], None]) -> Strategy:
     """The strategy of a name: ``fsync``, ``syncfs`` or ``auto``.
 
-    Where syncfs does not exist or does not report errors, all three are ``fsync``.
+    Where syncfs does not exist, fails or does not report errors, all three are ``fsync``.
 
     Args:
         name: from the configuration.
@@ -326,4 +340,7 @@ def make_strategy(name: str, path: str, on_failure: Callable[[], None]) -> Strat
     if name == "fsync" or not posix.syncfs_reports_errors(path):
         return fsync
     syncfs = Syncfs(path, fsync, on_failure)
+    if not syncfs.works():
+        syncfs.stop()
+        return fsync
     return syncfs if name == "syncfs" else Auto(fsync, syncfs)

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -59,6 +60,8 @@ _SYNC_FILE_RANGE_WRITE = 2
 # Local file systems whose write-back errors reach syncfs. FUSE does not pass syncfs on, and an
 # overlay does not see the errors below it.
 _REPORTING = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"})
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def _libc_function(name: str) -> Callable[..., int] | None:
@@ -174,17 +177,18 @@ def syncfs_reports_errors(path: str) -> bool:
 def filesystem_type(path: str) -> str | None:
     """The type of file system that a path is on (``ext4``), or None where it cannot be known."""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-            mounts = [line.split(" ") for line in lines]
+        with open("/proc/self/mountinfo", "rb") as lines:
+            mounts = [line.split(b" ") for line in lines]
     except OSError:
         return None
     real = os.path.realpath(path)
     best, found = -1, None
     for fields in mounts:
-        point = fields[4].encode(errors="surrogateescape").decode("unicode_escape")
+        # Blanks and the like are written as \040.
+        point = os.fsdecode(_OCTAL.sub(lambda octal: bytes([int(octal[1], 8)]), fields[4]))
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best:  # the last of several mounts on one point is on top
-            best, found = len(point), fields[fields.index("-") + 1]
+            best, found = len(point), fields[fields.index(b"-") + 1].decode("ascii", "replace")
     return found
 
 

@@ -125,9 +125,21 @@ def test_free_space_is_that_of_the_file_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts are listed on Linux only")
-def test_file_systems_are_told_apart() -> None:
+def test_file_systems_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert posix.filesystem_type("/proc/self") == "proc"
     assert not posix.syncfs_reports_errors("/proc")
+    inside = tmp_path / "a b" / "données"
+    inside.mkdir(parents=True)
+    listed = tmp_path / "mountinfo"
+    point = os.fsencode(inside).replace(b" ", rb"\040")
+    listed.write_bytes(
+        b"1 0 8:1 / / rw - ext4 /dev/sda rw\n"
+        b"2 1 0:9 / " + point + b" rw,nosuid shared:1 - nfs4 server:/x rw\n"
+    )
+    real_open = open
+    monkeypatch.setattr("builtins.open", lambda name, *rest, **more: real_open(listed, "rb"))
+    assert posix.filesystem_type(str(inside / "below")) == "nfs4"
+    assert posix.filesystem_type(str(inside) + "x") == "ext4"
 
 
 @pytest.mark.skipif(posix._syncfs is None, reason="no syncfs here")
