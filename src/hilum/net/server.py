@@ -53,6 +53,8 @@ class Server:
         self.tls = tls
         self.proxies = tuple(proxies)
         self.observer = observer
+        #: (host, port) of each listening socket.
+        self.addresses: list[tuple[str, int]] = []
         self.associations: set[Association] = set()
         self.accepted = 0
         self.rejected = 0
@@ -63,11 +65,6 @@ class Server:
         self._of_address: Counter[str] = Counter()
         self._of_title: Counter[str] = Counter()
         self._closing = False
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """(host, port) of each listening socket."""
-        return [sock.getsockname()[:2] for sock in self._sockets]
 
     @property
     def port(self) -> int:
@@ -82,6 +79,7 @@ class Server:
 
     def _listen(self, sock: socket.socket) -> None:
         self._sockets.append(sock)
+        self.addresses.append(sock.getsockname()[:2])
         self._task(self._accept_forever(sock), f"accept {sock.getsockname()}")
 
     async def _accept_forever(self, listener: socket.socket) -> None:
