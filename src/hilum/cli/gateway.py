@@ -13,7 +13,7 @@ import typer
 import hilum
 from hilum.cli import archive, directory
 from hilum.cli.shown import DataOption, JsonOption, fail_clearly, print_json, table
-from hilum.gateway.config import load, parse_address, rows
+from hilum.gateway.config import Config, load, parse_address, rows
 
 __all__ = ["app"]
 
@@ -60,8 +60,8 @@ def serve(
     Success is answered only when bytes, directory entry and index row are on stable storage.
     Callers on this machine are served at once; others when they are peers ('hilum peer add').
     """
-    from hilum.gateway import app as gateway
     from hilum.gateway import logs
+    from hilum.gateway.app import initialise
 
     with fail_clearly():
         tree = load(config).with_options(
@@ -72,36 +72,41 @@ def serve(
             log_json=log_json,
         )
         logs.set_up(tree.log_level, json=tree.log_json)
-        gateway.initialise(Path(tree.data), even_if_empty=init)
+        initialise(Path(tree.data), even_if_empty=init)
         _raise_descriptor_limit()
-        failure = _run(gateway.Gateway(tree))
+        failure = _run(tree)
         if failure is not None:
             print(f"hilum: stopped by an error: {failure}", file=sys.stderr)
             raise typer.Exit(1)
 
 
-def _run(gateway: Any) -> BaseException | None:
+def _run(config: Config) -> BaseException | None:
+    """Serve until a signal; returns what stopped it otherwise."""
+    from hilum.gateway.app import Gateway
+
     async def main() -> BaseException | None:
         loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                loop.add_signal_handler(number, gateway.stopped.set)
+                loop.add_signal_handler(number, asked.set)
             except NotImplementedError:  # Windows
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(gateway.stopped.set))
-        await gateway.start()
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked.set))
+        gateway = await Gateway.start(config)
+        waiting = [asyncio.ensure_future(event.wait()) for event in (asked, gateway.stopped)]
         try:
-            await gateway.stopped.wait()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for each in waiting:
+                each.cancel()
             await gateway.stop()
-        failure: BaseException | None = gateway.failure
-        return failure
+        return gateway.failure
 
     try:
         import uvloop
     except ImportError:
         return asyncio.run(main())
-    found: BaseException | None = uvloop.run(main())
-    return found
+    return uvloop.run(main())
 
 
 def _raise_descriptor_limit() -> None:

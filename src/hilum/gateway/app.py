@@ -27,7 +27,7 @@ from hilum.gateway.store import posix
 from hilum.gateway.store.blobs import MARKER, BlobStore
 from hilum.gateway.store.bucket_list import BucketList
 from hilum.gateway.store.commit import Committer
-from hilum.gateway.store.database import Checkpointer, Database, open_database, upgrade
+from hilum.gateway.store.database import Checkpointer, open_database, upgrade
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Listener, Snapshot
 from hilum.gateway.store.examine import HEADER_KEYS
@@ -177,75 +177,71 @@ class Storage:
 
 
 class Gateway:
-    """A running receiver. ``start`` it, wait for ``stopped``, ``stop`` it.
+    """A running receiver; made by ``start``, waits in ``stopped``, ended by ``stop``."""
 
-    Args:
-        config: infrastructure settings.
-    """
-
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, storage: Storage) -> None:
         self.config = config
         self.servers: dict[str, tuple[Listener, Server]] = {}
-        self.web: asyncio.subprocess.Process | None = None
         self.failure: BaseException | None = None
         self.stopped = asyncio.Event()
+        self._storage = storage
+        self._committer = Committer(
+            storage.blobs,
+            IndexWriter(storage.database),
+            storage.scanner,
+            max_batch=config.store.max_batch,
+            io_threads=config.store.io_threads,
+            answer_within=config.store.answer_within,
+            reserve=config.store.reserve,
+            fatal=_die,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._storage: Storage
-        self._committer: Committer
-        self._router: Router
         self._beat = heartbeat.Heartbeat(version=hilum.__version__)
+        self._router = Router(config.access, storage.directory.snapshot(), {}, self._committer)
 
-    async def start(self) -> None:
+    @classmethod
+    async def start(cls, config: Config) -> Gateway:
         """Bring everything up; on return associations are served.
 
         Raises:
             HilumError: what could not be brought up; everything else is down again.
         """
-        config = self.config
-        self._storage = storage = await asyncio.to_thread(Storage, config)
+        storage = await asyncio.to_thread(Storage, config)
         try:
             report = await asyncio.to_thread(storage.reconcile)
             if report.files:
                 log.info("reconciled after an interruption: %s", dataclasses.asdict(report))
-            self._committer = Committer(
-                storage.blobs,
-                IndexWriter(storage.database),
-                storage.scanner,
-                max_batch=config.store.max_batch,
-                io_threads=config.store.io_threads,
-                answer_within=config.store.answer_within,
-                reserve=config.store.reserve,
-                fatal=self._die,
-            )
-            self._committer.start()
-            snapshot = await asyncio.to_thread(storage.directory.snapshot)
-            await self._apply(snapshot, first=True)
+            gateway = cls(config, storage)
         except BaseException:
-            await self.stop()
+            await asyncio.to_thread(storage.close)
             raise
-        self._task(self._follow_changes(), "changes")
-        self._task(self._beat_forever(), "heartbeat")
-        self._task(self._checkpoint_forever(), "checkpoint")
-        self._task(self._delete_forever(), "janitor")
+        gateway._committer.start()
+        try:
+            await gateway._apply(gateway._router.snapshot, first=True)
+        except BaseException:
+            await gateway.stop()
+            raise
+        gateway._task(gateway._follow_changes(), "changes")
+        gateway._task(gateway._beat_forever(), "heartbeat")
+        gateway._task(gateway._checkpoint_forever(), "checkpoint")
+        gateway._task(gateway._delete_forever(), "janitor")
         if config.web != "off":
-            self._task(self._keep_web(), "web")
+            gateway._task(gateway._keep_web(), "web")
+        return gateway
 
     async def stop(self) -> None:
         """Bring everything down in order; idempotent."""
         self._beat.accepting = False
-        await asyncio.gather(
-            *(server.close(self.config.stop_within) for _, server in self.servers.values())
-        )
+        servers = [server for _, server in self.servers.values()]
         self.servers.clear()
+        await asyncio.gather(*(server.close(self.config.stop_within) for server in servers))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if hasattr(self, "_committer"):
-            await self._committer.stop()
-        if hasattr(self, "_storage"):
-            with contextlib.suppress(OSError):
-                self._report()
-            await asyncio.to_thread(self._storage.close)
+        await self._committer.stop()
+        with contextlib.suppress(OSError):
+            self._report()
+        await asyncio.to_thread(self._storage.close)
         self.stopped.set()
 
     def _task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
@@ -259,10 +255,6 @@ class Gateway:
             self.failure = task.exception()
             log.critical("task %s died", task.get_name(), exc_info=self.failure)
             self.stopped.set()
-
-    def _die(self, error: BaseException) -> None:
-        """A thread that writes is dead. The process ends: what waits is not acknowledged."""
-        os._exit(70)
 
     # ── listeners ───────────────────────────────────────────────────────────────────────────
 
@@ -394,9 +386,7 @@ class Gateway:
         command = [sys.executable, "-m", "hilum", "web"]
         command += ["--data", str(self._storage.data), "--listen", f"{host or '0.0.0.0'}:{port}"]  # noqa: S104 - as asked for
         while True:
-            self.web = process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.PIPE
-            )
+            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
             try:
                 code = await process.wait()
             except asyncio.CancelledError:
@@ -410,11 +400,11 @@ class Gateway:
             await asyncio.sleep(WEB_AGAIN)
 
 
+def _die(error: BaseException) -> None:
+    """A thread that writes is dead. The process ends: what waits is not acknowledged."""
+    os._exit(70)
+
+
 def _binding(listener: Listener | None) -> object:
     """What a listening socket depends on; other changes need no new one."""
     return None if listener is None else (listener.host, listener.port, dict(listener.tls))
-
-
-def database_of(data: Path) -> Database:
-    """The database of a data directory, for commands beside a running gateway."""
-    return open_database(data / DATABASE, role="command")

@@ -59,9 +59,9 @@ class Limits:
         backlog: of the listening socket.
     """
 
-    max_associations: int = 256
-    max_per_address: int = 128
-    max_per_title: int = 256
+    max_associations: int = 1024
+    max_per_address: int = 256
+    max_per_title: int = 1024
     max_unassociated: int = 128
     max_length: int = 1 << 20
     max_message_length: int | None = 64 << 30
