@@ -206,38 +206,42 @@ def is_plausible_start(data: Buffer, pos: int, encoding: Encoding) -> bool:
     return not known and bool(encoding.u32(data, pos + 4)[0] <= 0xFFFF)
 
 
-def guess_encoding(data: Buffer, pos: int, declared: Encoding, *, final: bool) -> Encoding | None:
+def guess_encoding(
+    data: Buffer, pos: int, declared: Encoding, *, final: bool
+) -> tuple[Encoding | None, bool]:
     """The encoding that the first elements have: `declared` whenever they allow it.
 
     Returns:
-        None when the bytes are a data set in no encoding.
-
-    Raises:
-        MoreNeeded: the bytes do not reach far enough to tell (only when not `final`).
+        the encoding, None when the bytes are a data set in no encoding; and whether that is
+        certain: with more bytes or when inflated they may turn out to be another.
     """
     possible = None
+    certain = True
     for encoding in (declared, EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG):
-        verdict = _first_elements_fit(data, pos, encoding)
-        if verdict:
-            return encoding
+        verdict = _first_elements_fit(data, pos, encoding, final=final)
+        if verdict and (certain or final):
+            return encoding, True
         if verdict is None:
-            if not final:
-                raise MoreNeeded
-            possible = possible or encoding
-    return possible
+            certain = False
+            # Anything is an implicit element if it may be cut; only low groups begin data sets.
+            if possible is None and encoding.tag(data, pos)[0] < 0x100:
+                possible = encoding
+    return possible, certain
 
 
-def _first_elements_fit(data: Buffer, pos: int, encoding: Encoding) -> bool | None:
+def _first_elements_fit(data: Buffer, pos: int, encoding: Encoding, *, final: bool) -> bool | None:
     """Whether three elements follow each other in `encoding`; None: the bytes end before that."""
     before = (0, 0xFFFF)
-    for _ in range(3):
+    for count in range(3):
+        if final and count and pos == len(data):
+            return True
         if pos + 8 > len(data):
             return None
         tag = encoding.tag(data, pos)
         code = _vr_code(data, pos)
-        # A tag with an order of bytes that is not its own is beyond all groups in use or
-        # descends; in implicit VR a length that spells a VR is over 16,000 bytes.
-        if tag <= before or tag[0] == 0xFFFE or (code in _VR_CODES) != encoding.explicit:
+        # Read in the wrong order of bytes, tags descend soon or lengths lead beyond the end; in
+        # implicit VR a length that spells a VR is over 16,000 bytes.
+        if tag <= before or tag[0] >= 0xFFFE or (code in _VR_CODES) != encoding.explicit:
             return False
         before = tag
         try:

@@ -13,10 +13,8 @@ Standard: PS3.5 6.2.2 (UN), 7.5 (sequences), 7.8 (private elements), A.5 (deflat
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from mmap import mmap
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +35,7 @@ from hilum.services.elements import (
     read_element,
 )
 from hilum.services.header_walk import HeaderWalk, Level
+from hilum.services.inflate import Inflation, inflate
 from hilum.services.tag_path import TagPath
 from hilum.services.transfer_syntaxes import TRANSFER_SYNTAXES
 
@@ -56,14 +55,6 @@ _LENGTH = struct.Struct("<I").unpack_from
 _NO_DATA_SET = "the bytes are not a data set in any encoding"
 # A header is seldom longer, so one step is nearly always enough.
 _INFLATE_FIRST = 64 * 1024
-_INFLATE_PIECE = 16 * 1024
-
-
-class _Inflation(Enum):
-    ENDED = 1  # with the deflated stream
-    STARVED = 2  # more input is needed
-    FULL = 3  # as much came out as was asked for
-    FAILED = 4  # this is no deflated stream, or not any longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,28 +185,30 @@ class HeaderScanner:
             pos = start + length
         raise Malformed("more file meta elements than max_elements before the data set")
 
-    def _scan_as(self, data: Buffer, pos: int, declared: Encoding, *, final: bool) -> HeaderScan:
-        """Scan what should be in `declared`, but may be in another encoding or deflated."""
-        result = self._scan_inflated(data, pos, declared, final=final)
-        if result is not None:
-            return result
-        if _begins_deflated(data, pos, final=final):
-            result = self._scan_deflated(data, pos, final=final)
-            result.mislabelled = True
-            return result
-        return HeaderScan({}, {}, {}, declared.name, problem=_NO_DATA_SET)
+    def _scan_as(
+        self, data: Buffer, pos: int, declared: Encoding, *, final: bool, inflated: bool = False
+    ) -> HeaderScan:
+        """Scan what should be in `declared`, but may be in another encoding or deflated.
 
-    def _scan_inflated(
-        self, data: Buffer, pos: int, declared: Encoding, *, final: bool
-    ) -> HeaderScan | None:
-        """Scan what is not deflated; None when it is not a data set in any encoding."""
+        Args:
+            inflated: it was deflated, or should have been and is not.
+        """
         if pos == len(data) and final:
             return HeaderScan({}, {}, {}, declared.name)
-        found: Encoding | None = declared
-        if not is_plausible_start(data, pos, declared):
-            found = guess_encoding(data, pos, declared, final=final)
+        if is_plausible_start(data, pos, declared):
+            return self._scan_elements(data, pos, declared, final=final)
+        found, certain = guess_encoding(data, pos, declared, final=final)
+        if not inflated and (found is None or not certain):
+            inflates = _begins_deflated(data, pos)
+            if inflates:
+                result = self._scan_deflated(data, pos, final=final)
+                result.mislabelled = True
+                return result
+            certain = certain and inflates is not None
+        if not final and not certain:
+            raise MoreNeeded
         if found is None:
-            return None
+            return HeaderScan({}, {}, {}, declared.name, problem=_NO_DATA_SET)
         result = self._scan_elements(data, pos, found, final=final)
         result.mislabelled = found is not declared
         return result
@@ -224,23 +217,21 @@ class HeaderScanner:
         """Inflate step by step until everything wanted is found."""
         room = min(_INFLATE_FIRST, self.limits.max_inflated)
         while True:
-            out, used, state = _inflate(data, pos, room)
-            if state is _Inflation.FAILED and not out:
-                result = self._scan_inflated(data, pos, EXPLICIT_LITTLE, final=final)
-                if result is None:
-                    return HeaderScan({}, {}, {}, EXPLICIT_LITTLE.name, problem=_NO_DATA_SET)
-                result.mislabelled = True
+            out, used, state = inflate(data, pos, room)
+            if state is Inflation.FAILED and not _is_beginning(out):
+                result = self._scan_as(data, pos, EXPLICIT_LITTLE, final=final, inflated=True)
+                result.mislabelled = result.problem != _NO_DATA_SET
                 return result
-            result = self._scan_prefix(out, final=state is _Inflation.ENDED)
+            result = self._scan_prefix(out, final=state is Inflation.ENDED)
             result.deflated = True
             if result.complete:
                 return result
             result.complete = True
-            if state is _Inflation.FAILED:
+            if state is Inflation.FAILED:
                 problem = "the deflated data set cannot be inflated to the end of its header"
             elif len(out) > self.limits.max_inflate_ratio * used + _INFLATE_FIRST:
                 problem = f"inflated over max_inflate_ratio {self.limits.max_inflate_ratio}"
-            elif state is _Inflation.STARVED:
+            elif state is Inflation.STARVED:
                 problem = "the deflated data set ends in the middle of its header"
                 if not final:
                     result.complete, result.needed = False, len(data) + 1
@@ -255,13 +246,11 @@ class HeaderScanner:
 
     def _scan_prefix(self, out: bytes, *, final: bool) -> HeaderScan:
         """Scan what was inflated so far."""
-        name = EXPLICIT_LITTLE.name
         try:
-            result = self._scan_inflated(out, 0, EXPLICIT_LITTLE, final=final)
+            return self._scan_as(out, 0, EXPLICIT_LITTLE, final=final, inflated=True)
         except struct.error:
             problem = "the deflated data set ends in its first element" if final else None
-            return HeaderScan({}, {}, {}, name, complete=final, problem=problem)
-        return result or HeaderScan({}, {}, {}, name, problem=_NO_DATA_SET)
+            return HeaderScan({}, {}, {}, EXPLICIT_LITTLE.name, complete=final, problem=problem)
 
     def _scan_elements(
         self, data: Buffer, pos: int, encoding: Encoding, *, final: bool
@@ -378,33 +367,14 @@ class HeaderScanner:
             walk.pos = pos
 
 
-def _inflate(data: Buffer, pos: int, room: int) -> tuple[bytes, int, _Inflation]:
-    """Inflate up to `room` bytes; returns them, the bytes used for them, and why it ended."""
-    # PS3.5 A.5 wants bare RFC 1951; the two bytes of a zlib header (RFC 1950) are seen too.
-    zlib_header = bytes(data[pos : pos + 2])
-    wrapped = zlib_header[:1] == b"x" and int.from_bytes(zlib_header, "big") % 31 == 0
-    inflater = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
-    out = bytearray()
-    start = pos
-    while not inflater.eof and pos < len(data) and len(out) < room:
-        piece = bytes(data[pos : pos + _INFLATE_PIECE])
-        try:
-            out += inflater.decompress(piece, room - len(out))
-        except zlib.error:
-            return bytes(out), pos - start, _Inflation.FAILED
-        pos += len(piece)
-    used = pos - start - len(inflater.unconsumed_tail)
-    if inflater.eof:
-        return bytes(out), used, _Inflation.ENDED
-    full = len(out) >= room
-    return bytes(out), used, _Inflation.FULL if full else _Inflation.STARVED
+def _begins_deflated(data: Buffer, pos: int) -> bool | None:
+    """Whether the bytes, which do not look like a data set, do when inflated; None: too few."""
+    out, _, state = inflate(data, pos, 8)
+    return None if state is Inflation.STARVED and len(out) < 8 else _is_beginning(out)
 
 
-def _begins_deflated(data: Buffer, pos: int, *, final: bool) -> bool:
-    """Whether the bytes, which are no data set, are one when inflated."""
-    out, _, state = _inflate(data, pos, 8)
-    if len(out) == 8:
-        return any(is_plausible_start(out, 0, e) for e in (EXPLICIT_LITTLE, IMPLICIT_LITTLE))
-    if state is _Inflation.STARVED and not final:
-        raise MoreNeeded
-    return False
+def _is_beginning(out: bytes) -> bool:
+    """Whether what was inflated looks like the beginning of a data set."""
+    return len(out) >= 8 and any(
+        is_plausible_start(out, 0, encoding) for encoding in (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
+    )

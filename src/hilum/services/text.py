@@ -75,10 +75,11 @@ _ISO_TERM = re.compile(r"(?:ISO)?(?:2022)?(?:IR)?(\d+)")
 _ISO_8859 = re.compile(r"ISO8859(?:P|PART)?([1-9]|1[01345])")
 _CODE_PAGE = re.compile(r"(?:CP|WINDOWS)(437|85[02]|866|874|932|936|949|950|125[0-8])")
 
-# PS3.3 Tables C.12-3 and C.12-4: what follows ESC, and the codec from there on. Sets of 94 by 94
-# characters in G0 replace ASCII altogether, so their bytes are not delimiters.
-_G0_DOUBLE_BYTE = {b"$B": "iso2022_jp", b"$@": "iso2022_jp", b"$(D": "iso2022_jp_2"}
+# PS3.3 Tables C.12-3 and C.12-4: what follows ESC, and the codec from there on.
 _ESCAPES = {
+    b"$B": "iso2022_jp",
+    b"$@": "iso2022_jp",
+    b"$(D": "iso2022_jp_2",
     b"(B": None,  # ASCII in G0; G1 stays as it was
     b"(J": "shift_jis",
     b")I": "shift_jis",
@@ -100,6 +101,8 @@ _WITHOUT_EXTENSIONS = frozenset({"utf_8", "gb18030", "gbk"})
 # PS3.5 6.1.2.5.3: behind these the first character set is in force again.
 _RESET = re.compile(rb"[\\\r\n\f\t]")
 _RESET_IN_NAME = re.compile(rb"[\\\r\n\f\t^=]")
+# Sets of 94 by 94 characters in G0 take the place of ASCII, so their bytes are not delimiters.
+_RESET_IN_DOUBLE_BYTES = re.compile(rb"[\r\n\f\t]")
 
 
 def decode_text(
@@ -130,6 +133,8 @@ def decode_text(
 def decode_person_name(raw: bytes, character_set: bytes | None, fallback: str | None = None) -> str:
     """A person name with all its component groups, each without padding at its end.
 
+    Empty groups at the end, which mean nothing, are dropped with their delimiters.
+
     Standard: PS3.5 6.2.1.
 
     Args:
@@ -141,7 +146,8 @@ def decode_person_name(raw: bytes, character_set: bytes | None, fallback: str | 
     if "=" not in text and "\\" not in text:
         return text
     return "\\".join(
-        "=".join(group.rstrip(_PADDING) for group in name.split("=")) for name in text.split("\\")
+        "=".join(group.rstrip(_PADDING) for group in name.split("=")).rstrip("=")
+        for name in text.split("\\")
     )
 
 
@@ -167,19 +173,20 @@ def _decode_extended(raw: bytes, first: str, reset: re.Pattern[bytes]) -> str:
     plain, *rest = raw.split(b"\x1b")
     text = [plain.decode(first)]
     for part in rest:
-        sequence = next((s for s in (part[:3], part[:2]) if s in _G0_DOUBLE_BYTE), b"")
-        if sequence:
-            text.append((b"\x1b" + part).decode(_G0_DOUBLE_BYTE[sequence]))
-            continue
         sequence = next((s for s in (part[:3], part[:2]) if s in _ESCAPES), b"")
         if not sequence:
             text.append("\x1b" + part.decode(first))
             continue
         codec = _ESCAPES[sequence] or first
         part = part[len(sequence) :]
-        delimiter = reset.search(part)
+        prefix = b""
+        if codec.startswith("iso2022"):
+            prefix, reset_here = b"\x1b" + sequence, _RESET_IN_DOUBLE_BYTES
+        else:
+            reset_here = reset
+        delimiter = reset_here.search(part)
         end = delimiter.start() if delimiter is not None else len(part)
-        text.append(part[:end].decode(codec))
+        text.append((prefix + part[:end]).decode(codec))
         try:
             text.append(part[end:].decode(first))
         except UnicodeDecodeError:  # the sequence was not repeated behind the delimiter
