@@ -102,7 +102,9 @@ def list_patients(
         .order_by(*order)
     )
     with database.read() as connection:
-        rows, following = _page(connection, statement, order, limit, after)
+        rows, following = _page(
+            connection, statement, order, ("patient_name_folded", "id"), limit, after
+        )
         counts = [count_studies(connection, viewer, row) for row in rows]
     return Page(
         tuple(
@@ -126,11 +128,15 @@ def list_studies(
     after: Cursor | None = None,
 ) -> Page[StudyRow]:
     """Studies, each once."""
-    by, descending = _STUDY_ORDERS[order]
+    by, names, descending = _STUDY_ORDERS[order]
+    # An expression cannot be sought: the planner has to begin with patients, in order of names,
+    # where it would otherwise read all studies and sort them.
+    patient_id = _patient.c.id + literal_column("0") if order == "name" else _patient.c.id
     patient_columns = [_patient.c[key.column].label(f"p_{key.column}") for key in PATIENT_KEYS]
     statement = (
         select(_study, *patient_columns, _patient.c.lone_study_uid, _patient.c.patient_name_folded)
-        .join(_patient, _study.c.patient_ref == _patient.c.id)
+        .select_from(_study)
+        .join(_patient, _study.c.patient_ref == patient_id)
         .where(
             viewer.may_see(_study.c.owner_id),
             _study.c.n_instances > 0,
@@ -140,7 +146,9 @@ def list_studies(
         .order_by(*(column.desc() if descending else column for column in by))
     )
     with database.read() as connection:
-        rows, following = _page(connection, statement, by, limit, after, descending=descending)
+        rows, following = _page(
+            connection, statement, by, names, limit, after, descending=descending
+        )
         merged = merged_studies(connection, viewer, rows)
     return Page(tuple(_study_row(row, merged.get(row.id)) for row in rows), following)
 
@@ -169,7 +177,7 @@ def list_series(
         .order_by(*order)
     )
     with database.read() as connection:
-        rows, following = _page(connection, statement, order, limit, after, names=("number", "id"))
+        rows, following = _page(connection, statement, order, ("number", "id"), limit, after)
         merged = merged_series(connection, viewer, rows)
     return Page(
         tuple(
@@ -212,7 +220,7 @@ def list_instances(
         .order_by(*order)
     )
     with database.read() as connection:
-        rows, following = _page(connection, statement, order, limit, after, names=("number", "id"))
+        rows, following = _page(connection, statement, order, ("number", "id"), limit, after)
     return Page(
         tuple(
             InstanceRow(
@@ -324,23 +332,32 @@ def statistics(database: Database, viewer: Viewer) -> Statistics:
 
 # ── pages ─────────────────────────────────────────────────────────────────────────────────────
 
-_STUDY_ORDERS: dict[str, tuple[list[ColumnElement[Any]], bool]] = {
-    "date": ([_study.c.study_date, _study.c.study_time, _study.c.id], True),
+_STUDY_ORDERS: dict[str, tuple[list[ColumnElement[Any]], tuple[str, ...], bool]] = {
+    "date": (
+        [_study.c.study_date, _study.c.study_time, _study.c.id],
+        ("study_date", "study_time", "id"),
+        True,
+    ),
     # Ids are given in order of arrival.
-    "received": ([_study.c.id], True),
-    "name": ([_patient.c.patient_name_folded, _patient.c.id, _study.c.id], False),
+    "received": ([_study.c.id], ("id",), True),
+    "name": (
+        [_patient.c.patient_name_folded, _patient.c.id, _study.c.id],
+        ("patient_name_folded", "patient_ref", "id"),
+        False,
+    ),
 }
+"""Of each order: its columns, their names in a row, and whether it descends."""
 
 
 def _page(
     connection: Connection,
     statement: Select[*tuple[Any, ...]],
     order: Sequence[ColumnElement[Any]],
+    names: Sequence[str],
     limit: int,
     after: Cursor | None,
     *,
     descending: bool = False,
-    names: Sequence[str] = (),
 ) -> tuple[Sequence[Row[*tuple[Any, ...]]], Cursor | None]:
     """One page by keyset: a row inserted meanwhile moves none from page to page."""
     if after is not None:
@@ -353,9 +370,7 @@ def _page(
         return rows, None
     rows = rows[:limit]
     last = rows[-1]
-    if names:
-        return rows, tuple(getattr(last, name) for name in names)
-    return rows, tuple(last._mapping[column] for column in order)
+    return rows, tuple(getattr(last, name) for name in names)
 
 
 def _study_row(row: Row[*tuple[Any, ...]], merged: dict[str, Any] | None) -> StudyRow:
