@@ -47,7 +47,8 @@ def _command(name: str) -> str:
 @contextmanager
 def _serve(folder: Path, nodelay: bool) -> Iterator[peers.Server]:
     port = peers.free_port()
-    command = [_command("hilum"), "serve", "--data", str(folder)]
+    # A folder that does not exist yet: an existing empty one may be an unmounted volume.
+    command = [_command("hilum"), "serve", "--data", str(folder / "data")]
     command += ["--dicom", f"{peers.HOST}:{port}", "--web", f"{peers.HOST}:{peers.free_port()}"]
     with peers.serve(
         SERVE, command, port=port, directory=folder, ae_title=CALLED, nodelay=nodelay
