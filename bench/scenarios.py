@@ -101,7 +101,7 @@ ALL = (
     Scenario("512k-1", "store", "512k", 1, 200),
     Scenario("512k-4", "store", "512k", 4, 320),
     Scenario("512k-16", "store", "512k", 16, 480),
-    Scenario("shipped-512k-1", "shipped", "512k", 1, 48),
+    Scenario("shipped-512k-1", "shipped", "512k", 1, 63),
     Scenario("echo-16", "echo", lanes=16, count=3200),
     Scenario("idle", "idle", most=3),
     Scenario("64m-1", "store", "64m", 1, 4),
