@@ -155,7 +155,15 @@ class Storage:
         writer = IndexWriter(self.database)
         try:
             owner_id = functools.cache(self.owner_id)
-            report = reconcile(self.blobs, writer, self.scanner, owner_id, names, progress)
+            report = reconcile(
+                self.blobs,
+                writer,
+                self.scanner,
+                owner_id,
+                names,
+                progress,
+                database=self.database if buckets is None else None,
+            )
         finally:
             writer.close()
         for name in names:

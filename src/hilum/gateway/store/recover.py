@@ -12,8 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import select
+
 from hilum.errors import NotFound, StorageFailed
+from hilum.gateway.store import schema
 from hilum.gateway.store.blobs import BlobStore
+from hilum.gateway.store.database import Database
 from hilum.gateway.store.examine import examine
 from hilum.gateway.store.incoming import Incoming, OutcomeKind
 from hilum.gateway.store.index import IndexWriter
@@ -40,8 +44,8 @@ class Report:
         known: of them had a row.
         indexed: got one.
         duplicates: said what another file with a row says; removed.
-        incomplete: were still being received; removed.
-        damaged: are no whole objects of ours; left where they are, for a person to look at.
+        incomplete: were never whole, and nobody was told that they are kept; removed.
+        damaged: were whole once, or are not ours; left where they are, for a person to look at.
     """
 
     files: int = 0
@@ -59,12 +63,18 @@ def reconcile(
     owner_id: Callable[[str], int],
     buckets: Iterable[str],
     progress: Callable[[Report], None] = lambda _: None,
+    *,
+    database: Database | None,
 ) -> Report:
     """Bring the rows into agreement with the files of some buckets, oldest arrival first.
 
     Idempotent: interrupted anywhere, it can be run again.
 
     Args:
+        database: after a crash: a file that is not whole and has no row was never acknowledged
+            and is removed. None when the rows are lost: what is not whole may have been
+            acknowledged and damaged since, and stays; only what says of itself that it was still
+            being received is removed.
         blobs: the store.
         writer: of the index; nobody else may write meanwhile.
         scanner: compiled from the index's keys.
@@ -79,7 +89,8 @@ def reconcile(
     for bucket in buckets:
         found = sorted(blobs.scan_bucket(bucket), key=lambda f: f.meta.arrived_us if f.meta else 0)
         for start in range(0, len(found), BATCH):
-            _reconcile(blobs, writer, scanner, owner_id, found[start : start + BATCH], report)
+            piece = found[start : start + BATCH]
+            _reconcile(blobs, writer, scanner, owner_id, piece, report, database)
             progress(report)
     return report
 
@@ -91,16 +102,23 @@ def _reconcile(
     owner_id: Callable[[str], int],
     found: Sequence[Found],
     report: Report,
+    database: Database | None,
 ) -> None:
     report.files += len(found)
     gone: list[str] = []
+    broken = [file for file in found if file.problem not in (None, Problem.FOREIGN)]
+    acknowledged = _paths_with_rows(database, broken) if database is not None and broken else None
     whole: list[Incoming] = []
     for file in found:
         if file.problem is None:
             assert file.meta is not None
             owner = 0 if file.meta.owner is None else owner_id(file.meta.owner)
             whole.append(_incoming(blobs, scanner, file, owner))
-        elif file.problem is Problem.INCOMPLETE:
+        elif file.problem is Problem.INCOMPLETE or (
+            file.problem is not Problem.FOREIGN
+            and acknowledged is not None
+            and file.path not in acknowledged
+        ):
             report.incomplete += 1
             gone.append(file.path)
         else:
@@ -123,6 +141,14 @@ def _reconcile(
                 report.indexed += 1
     if gone:
         blobs.remove(gone)
+
+
+def _paths_with_rows(database: Database, files: Sequence[Found]) -> set[str]:
+    """Paths are not indexed: this reads all rows, but only after a power cut that left debris."""
+    paths = [file.path for file in files]
+    instance = schema.instance
+    with database.read() as connection:
+        return set(connection.scalars(select(instance.c.path).where(instance.c.path.in_(paths))))
 
 
 def _incoming(blobs: BlobStore, scanner: HeaderScanner, file: Found, owner: int) -> Incoming:
