@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -199,11 +200,10 @@ async def send_files(
         )
 
     sending = _Sending(opened, parallel, retries, on_result, on_bytes)
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = time.perf_counter()
     for contexts, members in _groups(sources):
         await sending.send(contexts, members)
-    sending.summary.seconds = loop.time() - began
+    sending.summary.seconds = time.perf_counter() - began
     return sending.summary
 
 
@@ -226,7 +226,6 @@ class _Sending:
         self._on_bytes = on_bytes
         self._queue: deque[Source] = deque()
         self._answered = 0
-        self._loop = asyncio.get_running_loop()
 
     async def send(self, contexts: Contexts, sources: list[Source]) -> None:
         """Send what one association can take, over as many as are allowed."""
@@ -294,7 +293,7 @@ class _Sending:
         return True
 
     async def _send_one(self, association: Association, reader: ReadAhead) -> None:
-        began = self._loop.time()
+        began = time.perf_counter()
         try:
             source, data = reader.take()
             head = source.head
@@ -318,7 +317,7 @@ class _Sending:
             result = SendResult(reader.current, Outcome.UNKNOWN, reason=str(error))
         else:
             self._answered += 1
-            result = _judged(source, response, self._loop.time() - began)
+            result = _judged(source, response, time.perf_counter() - began)
             if result.outcome in (Outcome.SENT, Outcome.WARNING):
                 self.summary.bytes += source.length
             self._report(result)

@@ -1,0 +1,98 @@
+"""``hilum``: the first word says which command; nothing is imported that it does not need."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from hilum import __version__
+
+__all__ = ["main"]
+
+# Exit codes of every command.
+OK, FAILED, USAGE = 0, 1, 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+_TOOLS = {
+    "echo": ("hilum.cli.echo", "ask a peer whether it answers (C-ECHO)"),
+    "store": ("hilum.cli.store", "send files, folders and zip archives (C-STORE)"),
+    "scp": ("hilum.cli.scp", "bare receivers for tests: scp store, scp echo"),
+}
+
+_GATEWAY = {
+    "serve": "start the gateway",
+    "ls": "list patients, studies, series, instances",
+    "user": "add, list and remove users",
+    "ae": "AE titles that are served",
+    "listener": "addresses that are listened on",
+    "peer": "peers that may call, and that are called",
+    "config": "show and check the settings",
+    "verify": "check everything that is stored",
+    "reindex": "rebuild the database from the files",
+    "export": "copy stored objects out",
+    "rm": "remove stored objects",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``hilum``; None takes the process's own.
+
+    Returns:
+        The exit code: 0 it went well, 1 it failed, 2 it was not understood.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help(), file=sys.stdout if words else sys.stderr)
+        return OK if words else USAGE
+    if words[0] in ("--version", "-V"):
+        print(f"hilum {__version__}")
+        return OK
+    try:
+        tool = _TOOLS.get(words[0])
+        return _gateway(words) if tool is None else _tool(tool[0], words[1:])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as stop:  # argparse and click say their exit code so
+        return stop.code if isinstance(stop.code, int) else FAILED if stop.code else OK
+
+
+def _tool(module: str, words: list[str]) -> int:
+    tool: Callable[[list[str]], int] = import_module(module).main
+    return tool(words)
+
+
+def _gateway(words: list[str]) -> int:
+    try:
+        app = import_module("hilum.cli.gateway").app
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] == "hilum":
+            raise
+        if words[0] not in _GATEWAY:
+            print(f"hilum: no command '{words[0]}'; see hilum --help", file=sys.stderr)
+        else:
+            print('this needs the gateway: pip install "hilum[gateway]"', file=sys.stderr)
+        return USAGE
+    app(args=words, prog_name="hilum")
+    return OK
+
+
+def _help() -> str:
+    lines = [
+        "usage: hilum COMMAND …      (hilum COMMAND --help says more)",
+        "",
+        "DICOM tools:",
+        *(f"  {name:<9} {text}" for name, (_, text) in _TOOLS.items()),
+        "",
+        'Gateway (pip install "hilum[gateway]"):',
+        *(f"  {name:<9} {text}" for name, text in _GATEWAY.items()),
+        "",
+        "options:",
+        "  --version  print the version",
+        "",
+        "A peer is written AETITLE@HOST:PORT, HOST:PORT or HOST PORT.",
+    ]
+    return "\n".join(lines)
