@@ -120,7 +120,7 @@ class _PassedOver:
 class Association:
     """One association, either role. Made by ``connect`` and ``serve``.
 
-    Memory: below 4 KiB of Python objects while idle; two buffers of ``Limits.buffer_size`` while a
+    Memory: some 10 KiB with its connection and link while idle; two buffers of ``Limits.buffer_size`` while a
     data set larger than 64 KiB arrives.
     """
 
