@@ -46,11 +46,7 @@ class BucketList:
         """
         bucket = schema.bucket
         with self._database.write() as connection:
-            connection.execute(
-                update(bucket)
-                .where(bucket.c.name == name)
-                .values(closed_at=_now())
-            )
+            connection.execute(update(bucket).where(bucket.c.name == name).values(closed_at=_now()))
 
     def open_names(self) -> list[str]:
         """The buckets that were not closed, by name.

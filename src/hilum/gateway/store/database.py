@@ -74,8 +74,11 @@ class Database:
             StorageFailed: the database cannot be read.
         """
         try:
-            with self.engine.connect() as connection, connection.begin():
-                yield connection
+            with self.engine.connect() as connection:
+                if not self.is_sqlite:
+                    connection.execution_options(isolation_level="REPEATABLE READ")
+                with connection.begin():
+                    yield connection
         except (DBAPIError, sqlite3.Error) as error:
             raise StorageFailed(f"the database cannot be read: {cause(error)}") from error
 

@@ -137,7 +137,7 @@ def assert_counts_are_a_recount(database: Database) -> None:
     )
     conflicts = rows(
         database,
-        "SELECT id FROM study s WHERE conflict <> (SELECT count(*) > 1 FROM study o "
+        "SELECT id FROM study s WHERE conflict <> (SELECT CASE WHEN count(*) > 1 THEN 1 ELSE 0 END FROM study o "
         "WHERE o.study_uid = s.study_uid AND o.owner_id = s.owner_id)",
     )
     assert conflicts == []
