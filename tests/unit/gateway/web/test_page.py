@@ -1,0 +1,50 @@
+"""Numbers for people."""
+
+from __future__ import annotations
+
+import pytest
+
+from hilum.gateway.heartbeat import Heartbeat
+from hilum.gateway.store.results import Statistics
+from hilum.gateway.web.page import bytes_text, duration_text, render
+from hilum.gateway.web.status import Report
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (5 << 29, "2.5 GiB"),
+        (1 << 50, "1.0 PiB"),
+        (1 << 60, "1024.0 PiB"),
+    ],
+)
+def test_bytes(count: int, text: str) -> None:
+    assert bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (93784, "1 d 2 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_a_full_disk_is_said() -> None:
+    beat = Heartbeat(free_bytes=100)
+    beat.written = beat.started
+    page = render(Report(beat=beat, reserve=200, looked=beat.started))
+    assert "nothing more is taken" in page
+    assert "nothing more is taken" not in render(
+        Report(beat=beat, reserve=99, looked=beat.started, totals=Statistics(1, 2, 3, 4, 5))
+    )
