@@ -457,7 +457,9 @@ async def test_the_window_is_answered_and_requests_still_served_in_turn(listen: 
         await asyncio.gather(*(association.c_echo() for _ in range(8)))
 
 
-async def test_what_follows_a_release_request_in_one_segment(listen: Listen) -> None:
+async def test_what_follows_a_release_request_in_one_segment(
+    listen: Listen, caplog: pytest.LogCaptureFixture
+) -> None:
     """Field notes A 24: the association is over either way, and nothing is served any more."""
     ends: list[Exception | None] = []
     server = await listen(lambda rq, peer: Accept(ended=lambda a, error: ends.append(error)))
@@ -467,6 +469,7 @@ async def test_what_follows_a_release_request_in_one_segment(listen: Listen) -> 
             peer.send(ReleaseRQ(), after)
             await until(lambda n=number: len(ends) == n, "the end")  # type: ignore[misc]
             assert isinstance(await peer.hear(), Abort | None)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_what_follows_an_association_request_in_one_segment(

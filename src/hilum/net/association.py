@@ -60,7 +60,8 @@ MAX_DATA_SET_IN_MEMORY = 64 << 20
 # What is queued at once of a data set that is sent: a peer may ask for fragments of ten bytes, each
 # of which costs a header and two objects. Even, as fragments must be.
 PIECE = 256 << 10
-# A peer may send fragments of one byte, each of which costs a view of 200.
+# A peer may send fragments of one byte, each of which costs a view of 200: more than so many are
+# put together. A gathering write takes no more either (IOV_MAX).
 MAX_PARTS = 1024
 
 _numbers = itertools.count(1)
@@ -697,6 +698,8 @@ class Association:
 
     def _write(self, parts: Sequence[Part]) -> bool:
         """Into the collector or the sink; False where the link's buffer is no longer its own."""
+        if len(parts) > MAX_PARTS:
+            parts = (b"".join(parts),)
         if self._collector is not None:
             try:
                 self._collector.write(parts)
