@@ -67,20 +67,24 @@ def ae_title(text: str) -> str:
 
 def port(text: str) -> int:
     """A TCP port to connect to."""
-    if not text.isdecimal() or not 0 < int(text) < 65536:
+    if not _is_number(text) or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"'{text}' is no TCP port; it is a number from 1 to 65535")
     return int(text)
 
 
 def count(text: str) -> int:
     """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
+    if not _is_number(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 1")
     return int(text)
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _number(text: str) -> int:
-    if not text.isdecimal():
+    if not _is_number(text):
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 0")
     return int(text)
 

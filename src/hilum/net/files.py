@@ -225,23 +225,28 @@ class _Sending:
         self._on_result = on_result
         self._on_bytes = on_bytes
         self._queue: deque[Source] = deque()
-        self._answered = 0
 
     async def send(self, contexts: Contexts, sources: list[Source]) -> None:
         """Send what one association can take, over as many as are allowed."""
         self._queue.extend(sources)
         while self._queue:
-            answered = self._answered
+            before = self._answers
             workers = min(self._parallel, len(self._queue))
             async with asyncio.TaskGroup() as group:
                 for number in range(workers):
                     group.create_task(self._work(contexts, workers), name=f"store {number}")
             # What a worker gave back when it gave up is for the others, as long as any gets on.
-            if self._answered == answered:
+            if self._answers == before:
                 break
         reason = str(self.summary.error or "no association")
         while self._queue:
             self._report(SendResult(self._queue.popleft(), Outcome.NOT_SENT, reason=reason))
+
+    @property
+    def _answers(self) -> int:
+        """Data sets whose fate is known."""
+        counts = self.summary.counts
+        return counts[Outcome.SENT] + counts[Outcome.WARNING] + counts[Outcome.FAILED]
 
     def _take(self) -> Source | None:
         """For the reading threads; popleft is atomic."""
@@ -276,13 +281,20 @@ class _Sending:
 
     async def _use(self, association: Association, reader: ReadAhead) -> bool:
         """Send over one association as long as it lasts; False when it brought nothing."""
-        before = self._answered
+        progress = False
         try:
             while await reader.ready():
                 if not association.is_established:
-                    self.summary.error = association.error  # type: ignore[assignment]  # ours
-                    return self._answered > before
-                await self._send_one(association, reader)
+                    if isinstance(association.error, HilumError):
+                        self.summary.error = association.error
+                    return progress
+                result = await self._send_one(association, reader)
+                self._report(result)
+                progress |= result.outcome is not Outcome.UNKNOWN
+                if result.status is None:
+                    reader.skip()
+                    if association.is_over:
+                        return progress
         except BaseException:
             association.abort()
             raise
@@ -292,7 +304,7 @@ class _Sending:
             log.info("association %d: release: %s", association.number, error)
         return True
 
-    async def _send_one(self, association: Association, reader: ReadAhead) -> None:
+    async def _send_one(self, association: Association, reader: ReadAhead) -> SendResult:
         began = time.perf_counter()
         try:
             source, data = reader.take()
@@ -304,29 +316,21 @@ class _Sending:
                 transfer_syntax_uid=head.transfer_syntax_uid,
             )
         except (NoPresentationContext, LocalProtocolError) as error:
-            result = SendResult(reader.current, Outcome.FAILED, reason=str(error))
-            self._answered += 1
+            return SendResult(reader.current, Outcome.FAILED, reason=str(error))
         except READ_ERRORS as error:
-            # Half sent, the association has been aborted; that is no fault of the peer's.
-            result = SendResult(
-                reader.current, Outcome.FAILED, reason=f"cannot be read: {why(error)}"
-            )
-            self._answered += 1
+            # Half sent, the association has been aborted, which is no fault of the peer's.
+            reason = f"cannot be read: {why(error)}"
+            return SendResult(reader.current, Outcome.FAILED, reason=reason)
         except HilumError as error:
             self.summary.error = error
-            result = SendResult(reader.current, Outcome.UNKNOWN, reason=str(error))
-        else:
-            self._answered += 1
-            result = _judged(source, response, time.perf_counter() - began)
-            if result.outcome in (Outcome.SENT, Outcome.WARNING):
-                self.summary.bytes += source.length
-            self._report(result)
-            return
-        reader.skip()
-        self._report(result)
+            return SendResult(reader.current, Outcome.UNKNOWN, reason=str(error))
+        return _judged(source, response, time.perf_counter() - began)
 
     def _report(self, result: SendResult) -> None:
-        self.summary.counts[result.outcome] += 1
+        summary = self.summary
+        summary.counts[result.outcome] += 1
+        if result.outcome in (Outcome.SENT, Outcome.WARNING):
+            summary.bytes += result.source.length
         if self._on_result is not None:
             self._on_result(result)
 

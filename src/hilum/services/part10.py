@@ -110,7 +110,7 @@ def parse_head(data: bytes, *, final: bool) -> FileHead | None:
     if start is None:
         return None
     try:
-        meta, offset = _file_meta(data, start)
+        meta, offset = _file_meta(data, start, final=final)
     except (struct.error, IndexError):
         if final or len(data) >= HEAD_MAXIMUM:
             raise InvalidDicom("the file ends within its file meta information") from None
@@ -146,7 +146,7 @@ def _start(data: bytes, *, final: bool) -> int | None:
     return 4 if data[:4] == b"DICM" else 0
 
 
-def _file_meta(data: bytes, start: int) -> tuple[dict[int, bytes], int]:
+def _file_meta(data: bytes, start: int, *, final: bool) -> tuple[dict[int, bytes], int]:
     """Element number → value of group 0002, and where the data set begins.
 
     Raises:
@@ -158,10 +158,12 @@ def _file_meta(data: bytes, start: int) -> tuple[dict[int, bytes], int]:
     end = len(data)
     unpack = _EXPLICIT.unpack_from
     while position < end:
-        group, element, vr, length = unpack(data, position)
+        if data[position : position + 2] != b"\2\0" and (final or end - position > 1):
+            break
+        _, element, vr, length = unpack(data, position)
         # A deflated data set may begin with any two bytes: behind the end that the group length
         # gives, group 0002 must look like an element to be one.
-        if group != 2 or (position == declared_end and not vr.isupper()):
+        if position == declared_end and not vr.isupper():
             break
         position += 8
         if vr in _LONG_LENGTH:
