@@ -7,10 +7,12 @@ its answer.
 from __future__ import annotations
 
 import ipaddress
+import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hilum.errors import ConfigurationError
 from hilum.gateway.config import Access
 from hilum.gateway.flow.receive import opener
 from hilum.gateway.store.commit import Committer, Destination
@@ -21,6 +23,7 @@ from hilum.gateway.store.entries import (
     Listener,
     Peer,
     Snapshot,
+    check_ae_title,
 )
 from hilum.gateway.store.schema import TitleKind
 from hilum.net.server import Network
@@ -81,25 +84,34 @@ class Router:
         """
         peer = self._peer(rq.calling_ae_title, caller.address)
         if peer is None and not self._is_welcome(listener, caller):
-            title = ascii(rq.calling_ae_title)
-            return Reject.unknown_calling_title(
-                f"{title} at {caller.address} is no peer; let it in with 'hilum peer add NAME "
-                f"{rq.calling_ae_title if title.isascii() else 'TITLE'}@{caller.address}', or "
-                f"everyone there with 'hilum peer add NAME *@{caller.address}'"
-            )
+            return Reject.unknown_calling_title(_stranger(rq.calling_ae_title, caller.address))
         if peer is not None and "store" not in peer.services and "echo" not in peer.services:
             return Reject.unknown_calling_title(f"peer {peer.name!r} may neither echo nor store")
         called = rq.called_ae_title
         title_found = self.snapshot.resolve(called)
-        if title_found is None and listener.any_title and not _is_reserved(called):
-            title_found = self.snapshot.resolve(listener.default_title)
-        if title_found is None:
+        if title_found is not None:
+            return self._accept(title_found, peer)
+        if not listener.any_title or self._is_somebodys(called):
             return Reject.unknown_called_title(_unknown(called))
-        return self._accept(title_found, peer)
+        default = self.snapshot.resolve(listener.default_title)
+        if default is None:
+            return Reject.unknown_called_title(
+                f"listener {listener.name!r} takes any title for {listener.default_title!r}, which "
+                f"is not served; add it with 'hilum ae add {shlex.quote(listener.default_title)}'"
+            )
+        return self._accept(default, peer)
+
+    def _is_somebodys(self, called: str) -> bool:
+        """A title that names a user or a pipeline, or is switched off, never means another."""
+        return (
+            called.startswith((USER_PREFIX, PIPELINE_PREFIX))
+            or any(called in account.titles for account in self.snapshot.accounts)
+            or any(called == title.title for title in self.snapshot.called_titles)
+        )
 
     def _peer(self, calling: str, address: str) -> Peer | None:
         """The peer of that AE title at that address; one with the title goes before ``*``."""
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = _ip(address)
         any_title: Peer | None = None
         for peer in self.snapshot.peers:
             if peer.ae_title in (calling, ANY) and any(
@@ -111,7 +123,7 @@ class Router:
         return any_title
 
     def _is_welcome(self, listener: Listener, caller: Caller) -> bool:
-        ip = ipaddress.ip_address(caller.address.partition("%")[0])
+        ip = _ip(caller.address)
         networks = self._listener_networks.get(listener.name, ()) + self._allowed
         if any(ip in network for network in networks):
             return True
@@ -132,18 +144,34 @@ class Router:
             or None,
         )
         may_store = peer is None or "store" in peer.services
+        sop_classes = frozenset(title.sop_classes) if title.sop_classes else None
         return Accept(
             policy=storage_policy(
-                title.transfer_syntaxes or None,
-                frozenset(title.sop_classes) if title.sop_classes or not may_store else None,
+                title.transfer_syntaxes or None, sop_classes if may_store else frozenset()
             ),
             open_store=opener(self.committer, destination) if may_store else None,
         )
 
 
-def _is_reserved(called: str) -> bool:
-    """A title that names a user or a pipeline never means somebody else."""
-    return called.startswith((USER_PREFIX, PIPELINE_PREFIX))
+def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as it is compared: without its zone, IPv4 inside IPv6 as IPv4."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def _stranger(calling: str, address: str) -> str:
+    """Why a caller is refused, and the command that lets it in, which people paste into a shell."""
+    anyone = shlex.quote(f"{ANY}@{address}")
+    everyone = f"hilum peer add NAME {anyone}"
+    refused = f"{calling!a} at {address} is no peer; let it in with"
+    try:
+        check_ae_title(calling)
+    except ConfigurationError:
+        return f"{refused}: {everyone}"
+    if "@" in calling:  # it would be read as part of the address
+        return f"{refused}: {everyone}"
+    one = shlex.quote(f"{calling}@{address}")
+    return f"{refused}: hilum peer add NAME {one}, or everyone there with: {everyone}"
 
 
 def _unknown(called: str) -> str:
