@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import math
 import os
 import tomllib
 import types
@@ -23,6 +24,15 @@ from hilum.net.limits import Limits, Timeouts
 from hilum.net.server import Network
 
 __all__ = ["Access", "Config", "Store", "Tls", "load", "parse_address", "rows"]
+
+
+# Nothing kept free, nothing awaited at the end, no pace, no buffer for reuse: all that can work.
+_MAY_BE_ZERO = {
+    "store.reserve",
+    "stop_within",
+    "limits.min_receive_rate",
+    "limits.max_free_buffers",
+}
 
 
 def _setting(default: Any, meaning: str, unit: str = "") -> Any:
@@ -66,7 +76,6 @@ class Store:
         "free space below which nothing more is taken (A700H), so that no disk fills up",
         "bytes",
     )
-    reserve_inodes: int = _setting(1000, "likewise for files that can still be created", "files")
     io_threads: int = _setting(4, "threads that write large objects", "threads")
     max_batch: int = _setting(
         256, "instances committed together at most; more wait for the next batch", "instances"
@@ -98,7 +107,7 @@ class Config:
     data: str = _setting("hilum-data", "directory of objects, index and settings", "path")
     dicom: str = _setting(
         "",
-        "where the first listener listens; empty: as set with 'hilum ae', at first 0.0.0.0:11112",
+        "where the first listener listens; empty: as set with 'hilum listener', at first 0.0.0.0:11112",
         "HOST:PORT",
     )
     web: str = _setting(
@@ -129,6 +138,8 @@ class Config:
             ConfigurationError: a value that cannot work, with the setting's name.
         """
         _ = self.access.allowed_networks, self.access.proxy_networks
+        if not self.data:
+            raise ConfigurationError("data is empty; name the data directory")
         if self.store.strategy not in ("auto", "fsync", "syncfs"):
             raise ConfigurationError(
                 f"store.strategy is {self.store.strategy!r}; expected auto, fsync or syncfs"
@@ -137,9 +148,14 @@ class Config:
             raise ConfigurationError(
                 f"log_level is {self.log_level!r}; expected DEBUG, INFO, WARNING or ERROR"
             )
-        for name in ("io_threads", "max_batch"):
-            if getattr(self.store, name) < 1:
-                raise ConfigurationError(f"store.{name} must be at least 1")
+        for name, value, unit, _ in rows(self):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                least = 0 if name in _MAY_BE_ZERO else 1 if isinstance(value, int) else 0.1
+                # NaN is not at least anything.
+                if not least <= value < math.inf:
+                    raise ConfigurationError(
+                        f"{name} is {value}; expected at least {least} {unit}".rstrip()
+                    )
         if self.web != "off":
             parse_address(self.web, "web")
         if self.dicom:
@@ -210,7 +226,8 @@ def rows(config: Config) -> list[tuple[str, Any, str, str]]:
                 walk(value, f"{prefix}{item.name}.")
             else:
                 meaning = item.metadata.get("meaning") or _documented(type(node), item.name)
-                found.append((prefix + item.name, value, item.metadata.get("unit", ""), meaning))
+                unit = item.metadata.get("unit", "s" if isinstance(node, Timeouts) else "")
+                found.append((prefix + item.name, value, unit, meaning.replace("`", "")))
 
     walk(config, "")
     return found
@@ -264,21 +281,37 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             return None
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     try:
-        if hint is bool:
-            if isinstance(value, bool):
-                return value
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-                str(value).lower()
-            ]
         if typing.get_origin(hint) is tuple:
-            parts = value.split(",") if isinstance(value, str) else value
-            return tuple(str(part).strip() for part in parts if str(part).strip())
-        if hint is int and isinstance(value, str):
-            return int(value, 0)
-        if hint in (int, float) and isinstance(value, bool):
-            raise ValueError(value)
-        return hint(value)
-    except (KeyError, ValueError, TypeError):
-        raise ConfigurationError(
-            f"{name} is {value!r}; expected {getattr(hint, '__name__', hint)}"
-        ) from None
+            return _texts(value)
+        return _parse(value, hint) if isinstance(value, str) else _same_kind(value, hint)
+    except (KeyError, ValueError):
+        expected = "texts" if typing.get_origin(hint) is tuple else _EXPECTED[hint]
+        raise ConfigurationError(f"{name} is {value!r}; expected {expected}") from None
+
+
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """A list of texts, or one text with commas."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(value)
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _parse(text: str, hint: Any) -> Any:
+    """A value from the environment."""
+    if hint is bool:
+        return _BOOLEANS[text.lower()]
+    return int(text, 0) if hint is int else hint(text)
+
+
+def _same_kind(value: Any, hint: Any) -> Any:
+    """A value that has a type already, from TOML or the command line."""
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(value)
+    return value
