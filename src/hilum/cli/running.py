@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["run", "set_up_logging", "until_stopped"]
+__all__ = ["run", "set_up_logging", "stop_request"]
 
 T = TypeVar("T")
 
@@ -26,14 +26,17 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return runner.run(coroutine)
 
 
-async def until_stopped() -> None:
-    """Wait for SIGINT or SIGTERM; where the loop has no signals (Windows), for cancellation."""
+def stop_request() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set from now on.
+
+    Where the loop has no signals (Windows) it is never set, and SIGINT cancels the command.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop
 
 
 def set_up_logging(options: Namespace) -> None:

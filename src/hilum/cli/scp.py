@@ -19,7 +19,7 @@ from hilum.cli.options import (
     verbosity_options,
 )
 from hilum.cli.received import Counter, Folder
-from hilum.cli.running import run, set_up_logging, until_stopped
+from hilum.cli.running import run, set_up_logging, stop_request
 from hilum.errors import ConfigurationError
 from hilum.net.server import serve
 from hilum.net.service import Accept, Authorise, Peer, Reject, storage_policy
@@ -92,6 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _receive(options: Namespace) -> int:
     received = None if options.command == "echo" else _receiver(options)
+    stop = stop_request()
     limits = dataclasses.replace(
         limits_of(options),
         max_associations=options.max_associations,
@@ -110,7 +111,7 @@ async def _receive(options: Namespace) -> int:
         print(f"listening on {f'[{host}]' if ':' in host else host}:{number}", flush=True)
         began = time.monotonic()
         try:
-            await until_stopped()
+            await stop.wait()
         finally:
             await server.close(grace=5.0)
     finally:
