@@ -22,6 +22,7 @@ from hilum.wire.fsm import TABLE, Action, Cell, Event, State
 from hilum.wire.pdu import (
     MAX_ASSOCIATE_LENGTH,
     PDU,
+    PDV_HEADER,
     Abort,
     AssociateAC,
     AssociateRJ,
@@ -152,6 +153,10 @@ _RECEIVED = {1: Event.Evt6, 2: Event.Evt3, 3: Event.Evt4, 4: Event.Evt10}
 _RECEIVED |= {5: Event.Evt12, 6: Event.Evt13, 7: Event.Evt16}
 _SENT = {AssociateRQ: Event.Evt1, AssociateAC: Event.Evt7, AssociateRJ: Event.Evt8}
 _SENT |= {ReleaseRQ: Event.Evt11, ReleaseRP: Event.Evt14, Abort: Event.Evt15}
+# Where P-DATA is indicated (DT-2, AR-6) the state stays as it is.
+_RECEIVING = {
+    state for state, cell in TABLE[Event.Evt10].items() if cell.action in (Action.DT_2, Action.AR_6)
+}
 _NOTHING = memoryview(b"")
 
 
@@ -547,6 +552,10 @@ class Connection:
         while position < end:
             if self.state is State.Sta1:
                 return  # nothing is read once the association is over
+            if self._awaiting_data and not self._in_pdata and not self._partial:
+                position = self._whole_fragments(view, position, end)
+                if end - position == 0:
+                    return
             if self._pdv_left:
                 size = min(self._pdv_left, end - position)
                 self._pdv_left -= size
@@ -559,6 +568,33 @@ class Connection:
                 position = self._control_body(view, position, end, now)
             else:
                 position = self._pdu_header(view, position, end, now)
+
+    def _whole_fragments(self, view: memoryview, position: int, end: int) -> int:
+        """P-DATA-TFs that lie whole in the buffer with one PDV of the awaited data set each.
+
+        Nearly all of a large data set comes so. What is anything else, in whatever way, is left to
+        the general path, which also says what is wrong with it.
+        """
+        longest = self.max_length or 0xFFFFFFFF
+        context_id = self._message_context
+        while end - position >= PDV_HEADER.size and self.state in _RECEIVING:
+            kind, _, length, pdv_length, pdv_context, control = PDV_HEADER.unpack_from(
+                view, position
+            )
+            if (
+                kind != 4
+                or length != pdv_length + 4
+                or not 6 < length <= longest
+                or length > end - position - 6
+                or pdv_context != context_id
+                or control & 1
+            ):
+                break
+            start, position = position + 12, position + 6 + length
+            self._data_received(view[start:position], bool(control & 2))
+            if control & 2:
+                break
+        return position
 
     def _collect(self, view: memoryview, position: int, end: int, size: int) -> tuple[int, Buffer]:
         """The next ``size`` bytes, or nothing until they are all there."""
@@ -584,10 +620,11 @@ class Connection:
         if kind == 4:
             if self.max_length and length > self.max_length + PDU_LENGTH_TOLERANCE:
                 raise LimitExceeded(f"P-DATA-TF of {length} bytes, at most {self.max_length}", 6)
-            self._pdu_type = 0 if self.state in (State.Sta6, State.Sta7) else kind
-            self._step(Event.Evt10, now)
-            if self._pdu_type == 0:
+            if self.state in _RECEIVING:
+                self._pdu_type = 0
                 self._in_pdata = length > 0
+            else:
+                self._step(Event.Evt10, now)
             self._pdu_left = length
             return position
         if kind not in _RECEIVED:
@@ -656,15 +693,7 @@ class Connection:
         if not self._pdu_left:
             self._in_pdata = False
         if not self._pdv_control & 1:
-            self._message_length += len(data)
-            limit = self.limits.max_message_length
-            if limit is not None and self._message_length > limit:
-                raise LimitExceeded(f"data set over {limit} bytes", 6)
-            if last:
-                self._message_context = None
-                self._awaiting_data = False
-            if last or len(data):
-                self._events.append(DataFragment(data, last))
+            self._data_received(data, last)
             return
         if last and not self._command:
             command = Command.decode(data)
@@ -683,6 +712,18 @@ class Connection:
         if not self._awaiting_data:
             self._message_context = None
         self._events.append(CommandReceived(context_id, command))
+
+    def _data_received(self, data: memoryview, last: bool) -> None:
+        size = len(data)
+        self._message_length += size
+        limit = self.limits.max_message_length
+        if limit is not None and self._message_length > limit:
+            raise LimitExceeded(f"data set over {limit} bytes", 6)
+        if last:
+            self._message_context = None
+            self._awaiting_data = False
+        if last or size:
+            self._events.append(DataFragment(data, last))
 
 
 _ACTIONS: dict[Action, Callable[[Connection, float], State | None]] = {

@@ -34,6 +34,7 @@ __all__ = [
     "MAX_ASSOCIATE_LENGTH",
     "MAX_CONTEXTS",
     "PDU",
+    "PDV_HEADER",
     "Abort",
     "AssociateAC",
     "AssociateRJ",
@@ -61,7 +62,8 @@ MAX_USER_ITEMS = 1024
 
 _PDU = struct.Struct(">BBI")
 _FIXED = struct.Struct(">HH16s16s32s")
-_PDV = struct.Struct(">BBIIBB")
+#: Header of a P-DATA-TF and of its first PDV (PS3.8 9.3.5, annex E.2).
+PDV_HEADER = struct.Struct(">BBIIBB")
 
 
 def encode_ae_title(title: str) -> bytes:
@@ -83,7 +85,7 @@ def decode_ae_title(raw: bytes) -> str:
 
 def pdv_header(context_id: int, length: int, *, command: bool, last: bool) -> bytes:
     """The twelve bytes before the only PDV of a P-DATA-TF PDU (PS3.8 9.3.5, annex E.2)."""
-    return _PDV.pack(4, 0, length + 6, length + 2, context_id, command | last << 1)
+    return PDV_HEADER.pack(4, 0, length + 6, length + 2, context_id, command | last << 1)
 
 
 class ContextResult:
