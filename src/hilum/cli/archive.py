@@ -13,7 +13,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hilum.cli.shown import (
-    DATABASE,
     DataOption,
     JsonOption,
     database,
@@ -223,37 +222,23 @@ def reindex(
 ) -> None:
     """Make the database anew from the files alone, owners included. The gateway must be stopped.
 
-    The old database is set aside; accounts, titles, listeners, peers and settings are taken over
-    from it as far as it can be read.
+    The old database is set aside when the new one is whole; accounts, titles, listeners, peers
+    and settings are taken over from it as far as it can be read.
     """
-    from hilum.gateway.app import LOCK, Storage
-    from hilum.gateway.store import posix
-    from hilum.gateway.store.rebuild import set_aside, take_over
+    from hilum.gateway.app import reindex as rebuild
     from hilum.gateway.store.recover import Report
-    from hilum.gateway.store.scan import buckets_on_disk
 
     with fail_clearly():
         config = settings(data)
-        directory = Path(config.data)
         if not yes and sys.stdin.isatty():
-            typer.confirm(f"make the index of {directory} anew?", abort=True)
-        if not directory.is_dir():
-            raise StoreUnavailable(f"{directory} is no store of Hilum's; name one with --data")
-        posix.lock_file(directory / LOCK).release()
-        old = set_aside(directory / DATABASE)
-        storage = Storage(config, rebuild=True)
-        try:
-            if old is not None:
-                take_over(old, storage.database)
-            with _progress() as progress:
-                task = progress.add_task("indexing", total=None)
+            typer.confirm(f"make the index of {config.data} anew?", abort=True)
+        with _progress() as progress:
+            task = progress.add_task("indexing", total=None)
 
-                def show(state: Report) -> None:
-                    progress.update(task, completed=state.files)
+            def show(state: Report) -> None:
+                progress.update(task, completed=state.files)
 
-                report = storage.reconcile(list(buckets_on_disk(str(directory))), show)
-        finally:
-            storage.close()
+            report, old = rebuild(config, show)
     if json:
         print_json(dataclasses.asdict(report) | {"set_aside": str(old) if old else None})
     else:

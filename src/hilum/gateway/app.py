@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import sys
@@ -32,19 +31,26 @@ from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Listener, Snapshot
 from hilum.gateway.store.examine import HEADER_KEYS
 from hilum.gateway.store.index import IndexWriter
+from hilum.gateway.store.layout import OBJECTS
+from hilum.gateway.store.rebuild import put_in_place, take_over, unfinished
 from hilum.gateway.store.recover import Report, reconcile
 from hilum.gateway.store.removal import files_deleted, files_to_delete
+from hilum.gateway.store.scan import buckets_on_disk
 from hilum.net import Server, serve
 from hilum.net.tls import server_context
 from hilum.services.header import HeaderScanner
 
-__all__ = ["DATABASE", "LOCK", "Gateway", "Storage", "initialise"]
+__all__ = ["DATABASE", "LOCK", "Gateway", "Storage", "initialise", "reindex"]
 
 log = logging.getLogger("hilum.gateway")
 
 DATABASE = "hilum.db"
 LOCK = "hilum.lock"
 STORE_ID = "store.id"
+CLOSING = "close "
+
+# What an empty file system has, and what was made before a first start was interrupted.
+_OF_NO_STORE = {"lost+found", OBJECTS, MARKER + ".new"}
 
 # Changes made with the commands are live within a second.
 LOOK_FOR_CHANGES = 0.5
@@ -71,7 +77,7 @@ def initialise(data: Path, *, even_if_empty: bool = False) -> None:
             f"{data} has a database but no {MARKER}: is the volume with the objects mounted?"
         )
     if data.exists():
-        if any(entry.name != "lost+found" for entry in data.iterdir()):
+        if any(entry.name not in _OF_NO_STORE or _holds(entry) for entry in data.iterdir()):
             raise StoreUnavailable(f"{data} is neither empty nor a store; name another directory")
         if not even_if_empty:
             raise StoreUnavailable(
@@ -82,12 +88,16 @@ def initialise(data: Path, *, even_if_empty: bool = False) -> None:
     log.info("new store in %s", data)
 
 
+def _holds(entry: Path) -> bool:
+    return entry.name == OBJECTS and any(entry.iterdir())
+
+
 class Storage:
     """The open data directory: lock, objects, database. Used by the gateway and by commands.
 
     Args:
         config: ``data`` and ``store``.
-        rebuild: the database is to be made anew from the files; it must not be there.
+        rebuild: open a new database beside the old one instead; see ``reindex``.
 
     Raises:
         StoreUnavailable: missing marker, held lock, or marker and database that do not belong
@@ -102,12 +112,14 @@ class Storage:
         self._closing = contextlib.ExitStack()
         self._closing.callback(self.lock.release)
         try:
-            fresh = not (self.data / DATABASE).exists()
-            if fresh and not rebuild and any((self.data / "objects").glob("*")):
+            path = self.data / DATABASE
+            if rebuild:
+                path = unfinished(path)
+            elif not path.exists() and any((self.data / OBJECTS).glob("*")):
                 raise StoreUnavailable(
                     f"{self.data} has objects but no database; 'hilum reindex' makes it anew"
                 )
-            self.database = open_database(self.data / DATABASE, role="receiver", create=True)
+            self.database = open_database(path, role="receiver", create=True)
             self._closing.callback(self.database.close)
             upgrade(self.database)
             self.directory = Directory(self.database, actor="gateway")
@@ -136,36 +148,24 @@ class Storage:
                 "the right volume mounted?"
             )
 
-    def owner_id(self, name: str) -> int:
-        """The account of that name, made where there is none."""
-        for account in self.directory.snapshot().accounts:
-            if account.name == name:
-                return account.id
-        title = None if len(name) <= 12 else f"HILUM-{len(self.directory.snapshot().accounts)}"
-        return self.directory.add_account(name, alias_title=title).id
-
     def reconcile(
         self,
         buckets: list[str] | None = None,
         progress: Callable[[Report], None] = lambda _: None,
     ) -> Report:
-        """Rows and files brought together; only what was in flight unless ``buckets`` says more."""
+        """Rows and files brought together: what was in flight, or these buckets of a lost index."""
         self.delete_files()
         names = self.buckets.open_names() if buckets is None else buckets
-        writer = IndexWriter(self.database)
-        try:
-            owner_id = functools.cache(self.owner_id)
+        with contextlib.closing(IndexWriter(self.database)) as writer:
             report = reconcile(
                 self.blobs,
                 writer,
                 self.scanner,
-                owner_id,
+                self.database,
                 names,
                 progress,
-                database=self.database if buckets is None else None,
+                rebuilding=buckets is not None,
             )
-        finally:
-            writer.close()
         for name in names:
             self.buckets.closed(name)
         return report
@@ -182,6 +182,34 @@ class Storage:
     def close(self) -> None:
         """Close everything, the lock last."""
         self._closing.close()
+
+
+def reindex(
+    config: Config, progress: Callable[[Report], None] = lambda _: None
+) -> tuple[Report, Path | None]:
+    """Make the database anew from the files alone, owners included.
+
+    The old one stays in use until the new one is whole, then it is set aside. Accounts, titles,
+    listeners, peers and settings are taken over from it as far as it can be read.
+
+    Returns:
+        What was found, and where the old database is now.
+
+    Raises:
+        StoreUnavailable: a gateway is running, or there is no store.
+        StorageFailed: files cannot be read or rows not written; the old database is in place.
+    """
+    storage = Storage(config, rebuild=True)
+    try:
+        old = storage.data / DATABASE
+        if old.exists():
+            take_over(old, storage.database)
+            storage.directory.set_setting(STORE_ID, str(storage.blobs.id))
+        report = storage.reconcile(list(buckets_on_disk(str(storage.data))), progress)
+        storage.database.close()
+        return report, put_in_place(old)
+    finally:
+        storage.close()
 
 
 class Gateway:
@@ -204,6 +232,7 @@ class Gateway:
             fatal=_die,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._not_open: dict[str, str] = {}
         self._beat = heartbeat.Heartbeat(version=hilum.__version__)
         self._router = Router(config.access, storage.directory.snapshot(), {}, self._committer)
 
@@ -242,8 +271,11 @@ class Gateway:
         self._beat.accepting = False
         servers = [server for _, server in self.servers.values()]
         self.servers.clear()
-        await asyncio.gather(*(server.close(self.config.stop_within) for server in servers))
-        for task in self._tasks:
+        closing = [task for task in self._tasks if task.get_name().startswith(CLOSING)]
+        await asyncio.gather(
+            *closing, *(server.close(self.config.stop_within) for server in servers)
+        )
+        for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._committer.stop()
@@ -278,17 +310,26 @@ class Gateway:
         for name, (listener, server) in tuple(self.servers.items()):
             if _binding(wanted.get(name)) != _binding(listener):
                 del self.servers[name]
-                self._task(server.close(self.config.stop_within), f"close {name}")
+                self._task(server.close(self.config.stop_within), CLOSING + name)
             else:
                 self.servers[name] = (wanted[name], server)
+        # Their sockets close as they begin to run: another listener may want the same address.
+        await asyncio.sleep(0)
+        not_open: dict[str, str] = {}
         for name, listener in wanted.items():
-            if name not in self.servers:
-                try:
-                    self.servers[name] = (listener, await self._listen(listener))
-                except ConfigurationError as error:
-                    if first:
-                        raise
-                    log.error("listener %s: %s", name, error)
+            if name in self.servers:
+                continue
+            try:
+                self.servers[name] = (listener, await self._listen(listener))
+            except ConfigurationError as error:
+                if first:
+                    raise
+                not_open[name] = str(error)
+                if self._not_open.get(name) != str(error):
+                    log.error("listener %s is tried again: %s", name, error)
+        self._not_open = not_open
+        if not wanted:
+            log.warning("no listener is enabled; add one with 'hilum listener add'")
 
     def _placed(self, listener: Listener) -> Listener:
         """``--dicom`` goes before what the directory says of the first listener."""
@@ -337,7 +378,7 @@ class Gateway:
             await asyncio.sleep(LOOK_FOR_CHANGES)
             try:
                 changes = await asyncio.to_thread(directory.changes)
-                if changes != self._router.snapshot.changes:
+                if changes != self._router.snapshot.changes or self._not_open:
                     await self._apply(await asyncio.to_thread(directory.snapshot))
             except HilumError as error:
                 log.error("settings could not be read: %s", error)

@@ -3,21 +3,26 @@
 The index comes from the files alone. What only a database can know (accounts with their ids,
 titles, listeners, peers, settings, tombstones) is taken over from the old one as far as that can
 still be read; accounts that it cannot give are made from the owners in the files.
+
+The new database takes the old one's place when it is whole, in one step: a rebuild that was
+interrupted has changed nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 
-from sqlalchemy import Engine, Table, create_engine, delete, insert, select
+from sqlalchemy import URL, Engine, Table, create_engine, delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from hilum.gateway.store import schema
+from hilum.errors import StorageFailed
+from hilum.gateway.store import posix, schema
 from hilum.gateway.store.database import Database
 
-__all__ = ["set_aside", "take_over"]
+__all__ = ["put_in_place", "take_over", "unfinished"]
 
 log = logging.getLogger("hilum.store")
 
@@ -25,30 +30,70 @@ _TABLES = ("account", "called_title", "listener", "peer", "setting", "tombstone"
 _PIECE = 500
 
 
-def set_aside(database: Path) -> Path | None:
-    """Rename a SQLite database and its log; returns the new name, None where there was none."""
-    if not database.exists():
-        return None
+def unfinished(database: Path) -> Path:
+    """Where the new database grows; what an interrupted rebuild left there is removed."""
+    new = database.with_name(database.name + ".new")
+    for part in _parts(new):
+        part.unlink(missing_ok=True)
+    return new
+
+
+def put_in_place(database: Path) -> Path | None:
+    """Put the finished new database, which nobody has open, in the place of the old one.
+
+    Returns:
+        Where the old one is now; None where there was none.
+
+    Raises:
+        StorageFailed: it could not be done; the old one is where it was.
+    """
+    new, *log_files = _parts(database.with_name(database.name + ".new"))
     aside = database.with_name(f"{database.name}.before-{time.strftime('%Y%m%dT%H%M%S')}")
-    for suffix in ("", "-wal", "-shm"):
-        part = database.with_name(database.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
-    return aside
+    if any(part.exists() and part.stat().st_size for part in log_files[:1]):
+        raise StorageFailed(f"{new} is still open; its log is not written back")
+    existed = database.exists()
+    try:
+        # The log first: beside the new database it would be applied to it.
+        for part, other in zip(_parts(database)[1:], _parts(aside)[1:], strict=True):
+            if part.exists():
+                part.replace(other)
+        if existed:
+            _link(database, aside)
+        new.replace(database)
+        posix.fsync_directory(str(database.parent))
+    except OSError as error:
+        raise StorageFailed(f"the new database cannot be put in place: {error}") from error
+    return aside if existed else None
+
+
+def _parts(database: Path) -> tuple[Path, Path, Path]:
+    return (
+        database,
+        database.with_name(database.name + "-wal"),
+        database.with_name(database.name + "-shm"),
+    )
+
+
+def _link(database: Path, aside: Path) -> None:
+    """A second name for the old database, so that its first is never without one."""
+    try:
+        os.link(database, aside)
+    except OSError:  # a file system without hard links
+        database.replace(aside)
 
 
 def take_over(old: Path, database: Database) -> dict[str, int]:
-    """Copy the directory from a set-aside database; returns the rows per table.
+    """Copy the directory from the old database; returns the rows per table.
 
     A table that cannot be read is passed over with an error in the log.
     """
     copied: dict[str, int] = {}
-    engine = create_engine(f"sqlite:///{old}")
+    engine = create_engine(URL.create("sqlite", database=str(old)))
     try:
         for name in _TABLES:
             try:
                 copied[name] = _copy(engine, database, schema.metadata.tables[name])
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, StorageFailed, ValueError) as error:
                 log.error("%s could not be taken over from %s: %s", name, old, type(error).__name__)
     finally:
         engine.dispose()

@@ -1,8 +1,8 @@
 """Files and rows brought together again: after a crash, and for ``hilum reindex``.
 
 A file without a row was never answered for, or its row was lost with the database. A whole one is
-given a row, an incomplete one is removed. Only the open buckets are looked at after a crash; every
-bucket when the database is rebuilt.
+given a row, an incomplete one is removed. Only the open buckets are looked at after a crash, and
+only the headers of files that have rows; everything is read when the database is rebuilt.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from hilum.errors import NotFound, StorageFailed
-from hilum.gateway.store import schema
+from hilum.errors import ConfigurationError, StorageFailed
+from hilum.gateway.store import scan, schema
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
-from hilum.gateway.store.examine import examine
-from hilum.gateway.store.incoming import Incoming, OutcomeKind
+from hilum.gateway.store.directory import Directory
+from hilum.gateway.store.examine import Mismatch, examine
+from hilum.gateway.store.file_meta import ObjectMeta
+from hilum.gateway.store.incoming import Existing, Incoming, OutcomeKind
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.mapped import mapped
 from hilum.gateway.store.scan import Found, Problem
-from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy
+from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy, quarantine_owner
 from hilum.services.header import HeaderScanner
 
-__all__ = ["Report", "reconcile"]
+__all__ = ["Owners", "Report", "reconcile"]
 
 log = logging.getLogger("hilum.store")
 
@@ -56,112 +58,192 @@ class Report:
     damaged: int = 0
 
 
+class Owners:
+    """The ids of the owners that files name.
+
+    Args:
+        database: the accounts are there, removed ones too: their data stays theirs.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._directory = Directory(database, actor="gateway")
+        account = schema.account
+        with database.read() as connection:
+            found = connection.execute(select(account.c.name, account.c.id))
+            self._ids: dict[str, int] = {row.name: row.id for row in found}
+
+    def id(self, name: str | None) -> int:
+        """The account's id, 0 for everyone's; makes the account where there was never one.
+
+        Raises:
+            ConfigurationError: no user can have that name.
+        """
+        if name is None:
+            return schema.GLOBAL_OWNER
+        if name not in self._ids:
+            title = None if len(name) <= 12 else f"HILUM-{len(self._ids) + 1}"
+            self._ids[name] = self._directory.add_account(name, alias_title=title).id
+        return self._ids[name]
+
+
 def reconcile(
     blobs: BlobStore,
     writer: IndexWriter,
     scanner: HeaderScanner,
-    owner_id: Callable[[str], int],
+    database: Database,
     buckets: Iterable[str],
     progress: Callable[[Report], None] = lambda _: None,
     *,
-    database: Database | None,
+    rebuilding: bool = False,
 ) -> Report:
     """Bring the rows into agreement with the files of some buckets, oldest arrival first.
 
     Idempotent: interrupted anywhere, it can be run again.
 
     Args:
-        database: after a crash: a file that is not whole and has no row was never acknowledged
-            and is removed. None when the rows are lost: what is not whole may have been
-            acknowledged and damaged since, and stays; only what says of itself that it was still
-            being received is removed.
         blobs: the store.
         writer: of the index; nobody else may write meanwhile.
         scanner: compiled from the index's keys.
-        owner_id: account name → id; makes the account where there is none.
+        database: the writer's.
         buckets: by name, in the order they were opened.
         progress: called after every batch.
+        rebuilding: the rows are lost: what is not whole may have been acknowledged and damaged
+            since, and stays; only what says of itself that it was still being received is
+            removed. Otherwise a file that is not whole and has no row was never acknowledged.
 
     Raises:
         StorageFailed: the index or the files cannot be written.
     """
-    report = Report()
+    work = _Reconciliation(blobs, writer, scanner, database, rebuilding)
     for bucket in buckets:
-        found = sorted(blobs.scan_bucket(bucket), key=lambda f: f.meta.arrived_us if f.meta else 0)
+        # A row proves that its file was durable; only where rows are missing all is read.
+        files = scan.scan_bucket(blobs.root, bucket, digest=rebuilding)
+        found = sorted(files, key=lambda file: file.meta.arrived_us if file.meta else 0)
         for start in range(0, len(found), BATCH):
-            piece = found[start : start + BATCH]
-            _reconcile(blobs, writer, scanner, owner_id, piece, report, database)
-            progress(report)
-    return report
+            work.run(found[start : start + BATCH])
+            progress(work.report)
+    return work.report
 
 
-def _reconcile(
-    blobs: BlobStore,
-    writer: IndexWriter,
-    scanner: HeaderScanner,
-    owner_id: Callable[[str], int],
-    found: Sequence[Found],
-    report: Report,
-    database: Database | None,
-) -> None:
-    report.files += len(found)
-    gone: list[str] = []
-    broken = [file for file in found if file.problem not in (None, Problem.FOREIGN)]
-    acknowledged = _paths_with_rows(database, broken) if database is not None and broken else None
-    whole: list[Incoming] = []
-    for file in found:
-        if file.problem is None:
-            assert file.meta is not None
-            owner = 0 if file.meta.owner is None else owner_id(file.meta.owner)
-            whole.append(_incoming(blobs, scanner, file, owner))
-        elif file.problem is Problem.INCOMPLETE or (
-            file.problem is not Problem.FOREIGN
-            and acknowledged is not None
-            and file.path not in acknowledged
-        ):
-            report.incomplete += 1
-            gone.append(file.path)
-        else:
-            report.damaged += 1
-            log.error("%s: %s", file.path, file.problem)
-    versions = writer.lookup(incoming.identity for incoming in whole)
-    missing = [
-        incoming
-        for incoming in whole
-        if not any(v.path == incoming.path for v in versions.get(incoming.identity, ()))
-    ]
-    report.known += len(whole) - len(missing)
-    if missing:
-        outcomes = writer.commit(missing, deadline=time.monotonic() + PATIENCE)
-        for incoming, outcome in zip(missing, outcomes, strict=True):
-            if outcome.kind is OutcomeKind.SAME:
-                report.duplicates += 1
-                gone.append(incoming.path)
+class _Reconciliation:
+    def __init__(
+        self,
+        blobs: BlobStore,
+        writer: IndexWriter,
+        scanner: HeaderScanner,
+        database: Database,
+        rebuilding: bool,
+    ) -> None:
+        self.report = Report()
+        self._blobs = blobs
+        self._writer = writer
+        self._scanner = scanner
+        self._database = database
+        self._owners = Owners(database)
+        self._rebuilding = rebuilding
+
+    def run(self, found: Sequence[Found]) -> None:
+        report = self.report
+        report.files += len(found)
+        with_rows = self._with_rows(found)
+        gone: list[str] = []
+        missing: list[Incoming] = []
+        for file in found:
+            problem = file.problem
+            if file.path in with_rows:
+                if problem is None:
+                    report.known += 1
+                    continue
+            elif problem is None:
+                problem = None if self._rebuilding else self._blobs.verify(file.path)
+                incoming = self._incoming(file) if problem is None else None
+                if incoming is not None:
+                    missing.append(incoming)
+                    continue
+            if file.path not in with_rows and self._is_debris(problem):
+                report.incomplete += 1
+                gone.append(file.path)
             else:
-                report.indexed += 1
-    if gone:
-        blobs.remove(gone)
+                report.damaged += 1
+                log.error("%s: %s", file.path, problem or "it cannot be indexed")
+        gone += self._index(missing)
+        if gone:
+            self._blobs.remove(gone)
+
+    def _is_debris(self, problem: Problem | None) -> bool:
+        """Whether what has no row was certainly never acknowledged."""
+        if problem is Problem.INCOMPLETE:
+            return True
+        mine = (Problem.DAMAGED, Problem.LENGTH, Problem.DIGEST)
+        return not self._rebuilding and problem in mine
+
+    def _with_rows(self, found: Sequence[Found]) -> set[str]:
+        """Paths of these files that the index knows."""
+        owned = {}
+        for file in found:
+            if file.meta is not None and (owner := self._owner(file)) is not None:
+                owned[file.path] = (owner, file.meta.sop_instance_uid)
+        versions = self._writer.lookup(owned.values())
+        known = {path for path, identity in owned.items() if _has(path, versions.get(identity))}
+        nameless = [file.path for file in found if file.problem is Problem.DAMAGED]
+        if nameless and not self._rebuilding:
+            # Paths are not indexed: this reads all rows, but only where a power cut left debris.
+            path = schema.instance.c.path
+            with self._database.read() as connection:
+                known.update(connection.scalars(select(path).where(path.in_(nameless))))
+        return known
+
+    def _owner(self, file: Found) -> int | None:
+        """The owner as the index knows it; None where no user can have the name in the file."""
+        assert file.meta is not None
+        try:
+            owner = self._owners.id(file.meta.owner)
+        except ConfigurationError as error:
+            log.error("%s: %s", file.path, error)
+            return None
+        return quarantine_owner(owner) if file.meta.quarantined else owner
+
+    def _incoming(self, file: Found) -> Incoming | None:
+        """What the index needs; None where the file is not what we could have stored."""
+        meta, owner = file.meta, self._owner(file)
+        assert meta is not None
+        if owner is None:
+            return None
+        try:
+            return _incoming(self._blobs, self._scanner, file, meta, self._owners.id(meta.owner))
+        except Mismatch as mismatch:
+            log.error("%s: %s", file.path, mismatch)
+            return None
+        except OSError as error:
+            raise StorageFailed(f"{file.path}: {error}") from error
+
+    def _index(self, missing: Sequence[Incoming]) -> list[str]:
+        """Write rows; returns the files that are not needed."""
+        if not missing:
+            return []
+        outcomes = self._writer.commit(missing, deadline=time.monotonic() + PATIENCE)
+        same = [
+            incoming.path
+            for incoming, outcome in zip(missing, outcomes, strict=True)
+            if outcome.kind is OutcomeKind.SAME
+        ]
+        self.report.duplicates += len(same)
+        self.report.indexed += len(missing) - len(same)
+        return same
 
 
-def _paths_with_rows(database: Database, files: Sequence[Found]) -> set[str]:
-    """Paths are not indexed: this reads all rows, but only after a power cut that left debris."""
-    paths = [file.path for file in files]
-    instance = schema.instance
-    with database.read() as connection:
-        return set(connection.scalars(select(instance.c.path).where(instance.c.path.in_(paths))))
+def _has(path: str, versions: Sequence[Existing] | None) -> bool:
+    return any(version.path == path for version in versions or ())
 
 
-def _incoming(blobs: BlobStore, scanner: HeaderScanner, file: Found, owner: int) -> Incoming:
-    meta = file.meta
-    assert meta is not None
-    try:
-        with mapped(blobs.full_path(file.path)) as data:
-            scan = scanner.scan(data, meta.transfer_syntax_uid, final=True)
-    except (OSError, NotFound) as error:
-        raise StorageFailed(f"{file.path}: {error}") from error
+def _incoming(
+    blobs: BlobStore, scanner: HeaderScanner, file: Found, meta: ObjectMeta, owner: int
+) -> Incoming:
+    with mapped(blobs.full_path(file.path)) as data:
+        header = scanner.scan(data, meta.transfer_syntax_uid, final=True)
     # It was accepted once: what its title's policy was then is not asked again.
     examined = examine(
-        scan,
+        header,
         sop_class_uid=meta.sop_class_uid,
         sop_instance_uid=meta.sop_instance_uid,
         missing=MissingUidPolicy.QUARANTINE,
