@@ -1,7 +1,7 @@
 """Everything in the archive held against everything in the index, for ``hilum verify``.
 
-Reads beside a running gateway: rows first, then files, and a file that is younger than the check
-or lies in an open bucket may still be waiting for its row.
+Reads beside a running gateway: rows first, then files. What was removed meanwhile is no finding,
+nor is a file without a row that was written to a moment ago: it is waiting for its row.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row, select
 
-from hilum.errors import HilumError
-from hilum.gateway.store import schema
+from hilum.gateway.store import scan, schema
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
 
 __all__ = ["Finding", "Verification", "verify"]
 
 _PAGE = 500
-# A file is there before its row: by the time of a batch, and a little more.
+# A file is there before its row: as long as its bytes come, and a batch takes.
 _YOUNG = 60.0
 
 
@@ -70,19 +70,18 @@ def verify(
     Args:
         database: see ``open_database``.
         blobs: the store.
-        digests: read every file and compare its XXH3-128; otherwise only that it is there.
+        digests: read every file and compare its XXH3-128; otherwise its header and length.
         progress: called from time to time.
 
     Raises:
         StorageFailed: the database cannot be read.
     """
     result = Verification()
-    began = time.time()
     for row in _rows(database):
         result.instances += 1
         result.bytes += row.size
         problem = _check(blobs, row, digests=digests)
-        if problem:
+        if problem and _is_there(database, row.id):
             result.findings.append(Finding(row.path, problem, row.sop_uid))
         if result.instances % 100 == 0:
             progress(result)
@@ -92,8 +91,7 @@ def verify(
         names = {f.meta.sop_instance_uid for f in batch if f.meta is not None}
         known = _known_paths(database, names)
         for found in batch:
-            arrived = found.meta.arrived_us / 1e6 if found.meta is not None else 0.0
-            if found.path not in known and arrived < began - _YOUNG:
+            if found.path not in known and not _is_young(blobs, found.path):
                 why = f"no row for this file ({found.problem or 'it is whole'})"
                 result.findings.append(Finding(found.path, why))
         progress(result)
@@ -116,17 +114,31 @@ def _rows(database: Database) -> Iterator[Row[*tuple[Any, ...]]]:
 
 def _check(blobs: BlobStore, row: Row[*tuple[Any, ...]], *, digests: bool) -> str:
     try:
-        if digests:
-            problem = blobs.verify(row.path)
-            if problem is not None:
-                return str(problem)
-        file, meta = blobs.open_read(row.path)
-        file.close()
-    except (HilumError, OSError, ValueError) as error:
+        blobs.full_path(row.path)
+    except ValueError as error:
         return str(error)
-    if meta.length != row.size or meta.digest != row.digest:
+    found = scan.examine(blobs.root, row.path, digest=digests)
+    if found.problem is not None:
+        return str(found.problem)
+    assert found.meta is not None
+    if found.meta.length != row.size or found.meta.digest != row.digest:
         return "the file is whole, but not the one that the index means"
     return ""
+
+
+def _is_there(database: Database, row_id: int) -> bool:
+    instance = schema.instance
+    with database.read() as connection:
+        statement = select(instance.c.id).where(instance.c.id == row_id)
+        return connection.scalar(statement) is not None
+
+
+def _is_young(blobs: BlobStore, path: str) -> bool:
+    """Whether it was written to a moment ago, or is gone."""
+    try:
+        return time.time() - Path(blobs.root, path).lstat().st_mtime < _YOUNG
+    except FileNotFoundError:
+        return True
 
 
 def _known_paths(database: Database, sop_uids: set[str]) -> set[str]:
