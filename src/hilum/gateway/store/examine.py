@@ -75,7 +75,7 @@ def examine(
         ("SOPInstanceUID", sop_instance_uid),
     ):
         raw = values.get(keyword)
-        if raw is not None and uid(raw) != commanded:
+        if raw is not None and (said := uid(raw)) and said != commanded:
             raise Mismatch(
                 Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, f"{keyword} differs from the command's"
             )
@@ -88,17 +88,13 @@ def examine(
         flags |= InstanceFlag.GROUP_2
     if scan.problem is not None:
         flags |= InstanceFlag.MALFORMED
-    study, series = (
-        uid(values.get("StudyInstanceUID", b"")),
-        uid(values.get("SeriesInstanceUID", b"")),
-    )
-    absent = [
-        keyword
+    found = {
+        keyword: uid(values.get(keyword, b""))
         for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-        if not values.get(keyword)
-    ]
+    }
+    absent = [keyword for keyword, value in found.items() if not value]
     if absent:
         if missing is not MissingUidPolicy.QUARANTINE:
             raise Mismatch(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, f"{absent[0]} is missing")
         flags |= InstanceFlag.QUARANTINED
-    return Examined(values, study, series, flags)
+    return Examined(values, found["StudyInstanceUID"], found["SeriesInstanceUID"], flags)
