@@ -221,14 +221,20 @@ class Committer:
             if arrival.state not in (_State.OPEN, _State.WAITING):
                 return False
             arrival.state = _State.OVER
-        self._io.submit(self._discard, arrival)
+        try:
+            self._io.submit(self._discard, arrival)
+        except RuntimeError:  # the threads have ended; nobody is served any more
+            self._discard(arrival)
         return True
 
     def _refuse_late(self) -> None:
         self._sweep = self._loop.call_later(1.0, self._refuse_late)
         late = self._loop.time() - self._answer_within
         with self._lock:
-            overdue = [a for a in self._queue if a.waiting_since < late]
+            # What a sender gave up is here too; while no batch is taken it would pile up.
+            waiting = [a for a in self._queue if a.state is _State.WAITING]
+            overdue = [a for a in waiting if a.waiting_since < late]
+            self._queue = deque(a for a in waiting if a.waiting_since >= late)
         for arrival in overdue:
             if self.cancel(arrival):
                 self.counters.failed += 1
@@ -257,7 +263,7 @@ class Committer:
                 parts, arrival.parts = [*arrival.parts, *parts], []
                 blob = self._begin(arrival, b"".join(_head(parts)), final=False)
             blob.write(parts)
-        except (OSError, HilumError, Mismatch) as error:
+        except Exception as error:  # whatever it is, what is not all there is never committed
             arrival.error = error
             self._discard(arrival)
 
@@ -335,7 +341,7 @@ class Committer:
             try:
                 self._complete(arrival)
                 ready.append(arrival)
-            except (OSError, HilumError, Mismatch) as error:
+            except Exception as error:  # one object must not keep the others from being stored
                 self._refuse(arrival, error)
         blobs = [arrival.blob for arrival in ready if arrival.blob is not None]
         assert len(blobs) == len(ready)
@@ -366,10 +372,11 @@ class Committer:
             self.counters.refused += 1
             arrival.outcome = Outcome(error.status, str(error))
             log.info("refused from %s: %s", arrival.peer, error)
-        else:
-            self.counters.failed += 1
-            arrival.outcome = Outcome(Status.OUT_OF_RESOURCES, "storage failed")
-            log.error("not stored, from %s: %s", arrival.peer, error)
+            return
+        self.counters.failed += 1
+        arrival.outcome = Outcome(Status.OUT_OF_RESOURCES, "storage failed")
+        expected = isinstance(error, OSError | HilumError)
+        log.error("not stored, from %s: %s", arrival.peer, error, exc_info=not expected and error)
 
     # ── the index thread ────────────────────────────────────────────────────────────────────
 
@@ -396,11 +403,26 @@ class Committer:
         try:
             outcomes = self._commit(incoming)
         except StorageFailed as error:
+            self._withdraw(ready)
             for arrival in ready:
                 self._refuse(arrival, error)
             return
-        for arrival, outcome in zip(ready, outcomes, strict=True):
+        results = list(zip(ready, outcomes, strict=True))
+        self._withdraw([a for a, outcome in results if outcome.kind is OutcomeKind.REFUSED])
+        for arrival, outcome in results:
             self._settle(arrival, outcome)
+
+    def _withdraw(self, refused: Sequence[Arrival]) -> None:
+        """Remove, durably, files that are durable: after a power cut they would be given rows."""
+        paths = [a.blob.path for a in refused if a.blob is not None and a.blob.path is not None]
+        for arrival in refused:
+            self._discard(arrival)
+        if not paths:
+            return
+        try:
+            self._blobs.remove(paths)
+        except StorageFailed as error:
+            log.error("what was refused may come back after a power cut: %s", error)
 
     def _commit(self, incoming: list[Incoming]) -> list[Indexed]:
         try:
@@ -418,17 +440,16 @@ class Committer:
 
     def _settle(self, arrival: Arrival, indexed: Indexed) -> None:
         counters, blob = self.counters, arrival.blob
-        assert blob is not None
         match indexed.kind:
             case OutcomeKind.REFUSED:
                 counters.refused += 1
                 arrival.outcome = Outcome(0xC001, "another object with this UID is here and stays")
-                self._discard(arrival)
                 return
             case OutcomeKind.SAME:
                 counters.duplicates += 1
                 self._discard(arrival)
             case _:
+                assert blob is not None
                 counters.stored += 1
                 counters.stored_bytes += blob.length
                 # A file that was replaced has a tombstone; the janitor deletes it.
@@ -445,7 +466,7 @@ class Committer:
                 return same_content(
                     here, existing.transfer_syntax_uid, there, incoming.transfer_syntax_uid
                 )
-        except (OSError, HilumError) as error:
+        except (OSError, HilumError, ValueError) as error:
             log.error("a stored version could not be compared: %s", error)
             return False
 
