@@ -57,9 +57,10 @@ log = logging.getLogger("hilum.net")
 # Identifiers and event information are a few KB; the largest that real peers send are commitment
 # results with tens of thousands of references.
 MAX_DATA_SET_IN_MEMORY = 64 << 20
-# What is queued at once of a data set that is sent: a peer may ask for fragments of ten bytes, each
-# of which costs a header and two objects. Even, as fragments must be.
-PIECE = 256 << 10
+# What is queued at once of a data set that is sent, in bytes and in fragments: a peer may ask for
+# fragments of ten bytes, each of which costs a header and two objects.
+MAX_PIECE = 1 << 20
+MAX_PIECE_FRAGMENTS = 2048
 # A peer may send fragments of one byte, each of which costs a view of 200: more than so many are
 # put together. A gathering write takes no more either (IOV_MAX).
 MAX_PARTS = 1024
@@ -422,6 +423,7 @@ class Association:
         """Everything the core queues goes out with the next flush: command and data in one."""
         held: Part | None = None
         link, connection = self.link, self.connection
+        piece_size = min(MAX_PIECE, MAX_PIECE_FRAGMENTS * connection.max_send_length)
 
         async def push(part: Part, last: bool) -> None:
             self._must_be_open()
@@ -432,13 +434,13 @@ class Association:
         # Empty parts are nothing to send; an empty data set is one empty fragment.
         if isinstance(data, AsyncIterator):
             async for part in data:
-                for piece in _pieces(part):
+                for piece in _pieces(part, piece_size):
                     if held is not None:
                         await push(held, False)
                     held = piece
         else:
             for part in data:
-                for piece in _pieces(part):
+                for piece in _pieces(part, piece_size):
                     if held is not None:
                         await push(held, False)
                     held = piece
@@ -847,11 +849,11 @@ class Association:
             log.error("association %d ended: %s", self.number, error)
 
 
-def _pieces(part: Part) -> Iterable[Part]:
-    if len(part) <= PIECE:
+def _pieces(part: Part, size: int) -> Iterable[Part]:
+    if len(part) <= size:
         return (part,) if part else ()
     view = memoryview(part)
-    return (view[start : start + PIECE] for start in range(0, len(view), PIECE))
+    return (view[start : start + size] for start in range(0, len(view), size))
 
 
 def _when_done(
