@@ -174,10 +174,14 @@ def test_store_everything_into_pynetdicom(
 
 
 def test_store_everything_into_orthanc(orthanc: peers.Server, readable: dict[str, Path]) -> None:
-    document, _ = store(orthanc, *readable.values())
-    assert len(document["files"]) == len(readable)
+    # It waits half a minute for the rest of a data set that is cut inside an element.
+    cut = {"MR_truncated.dcm", "rtplan_truncated.dcm", "SC_rgb_jpeg.dcm"}
+    cut |= {"mri_small_jpeg_2k_lossless_too_short.dcm"}
+    files = [path for path in readable.values() if path.name not in cut]
+    document, _ = store(orthanc, *files)
+    assert len(document["files"]) == len(files)
     arrived = {f["sop_instance_uid"] for f in document["files"] if f["outcome"] == "sent"}
-    assert len(arrived) > 0.8 * len(readable)
+    assert len(arrived) > 0.8 * len(files)
     assert len(orthanc.rest("/instances")) == len(arrived)
 
 

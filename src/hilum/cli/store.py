@@ -58,17 +58,17 @@ def main(argv: Sequence[str]) -> int:
     except FileNotFoundError as error:
         arguments.error(f"no file or folder '{shown(str(error))}'; nothing was sent")
     report = StoreReport(options, found)
-    with found, report.progress():
+    with found, report.progress() as progress:
         report.not_sent()
         try:
-            summary = run(_send(peer, options, found, report))
+            summary = run(_send(peer, options, found, report, bar=progress is not None))
         except ConfigurationError as error:
             arguments.error(str(error))
     return 0 if report.end(str(peer), summary) else 1
 
 
 async def _send(
-    peer: PeerAddress, options: Namespace, found: Found, report: StoreReport
+    peer: PeerAddress, options: Namespace, found: Found, report: StoreReport, *, bar: bool
 ) -> Summary:
     return await send_files(
         peer.host,
@@ -79,7 +79,7 @@ async def _send(
         parallel=options.parallel,
         retries=options.retries,
         on_result=report.result,
-        on_bytes=report.advance,
+        on_bytes=report.advance if bar else None,
         timeouts=timeouts_of(options),
         limits=limits_of(options),
         tls=client_tls(options),

@@ -34,7 +34,7 @@ from hilum.errors import (
 from hilum.net.association import Association, Response
 from hilum.net.client import connect
 from hilum.net.limits import Limits, Timeouts
-from hilum.net.reading import Data, ReadAhead
+from hilum.net.reading import Data, Kept, ReadAhead, Reader
 from hilum.net.sources import PIECE, READ_ERRORS, Source, why
 from hilum.services.status import Category, category, describe
 from hilum.wire.items import UserIdentityRQ
@@ -70,7 +70,7 @@ class SendResult(NamedTuple):
         outcome: see ``Outcome``.
         status: (0000,0900) of the response, None where there was none.
         reason: for people; empty where it was sent.
-        seconds: from the request to its response.
+        seconds: from the request to its response, or to the end of the association.
     """
 
     source: Source
@@ -256,9 +256,7 @@ class _Sending:
             return None
 
     async def _work(self, contexts: Contexts, workers: int) -> None:
-        # Several workers share what there is evenly only if none reads far ahead.
-        most = 256 if workers == 1 else 4
-        reader = ReadAhead(self._take, room=max(READ_AHEAD // workers, PIECE), most=most)
+        reader = self._reader(workers)
         failures = 0
         reached = False
         try:
@@ -279,7 +277,14 @@ class _Sending:
         finally:
             self._queue.extendleft(reversed(reader.close()))
 
-    async def _use(self, association: Association, reader: ReadAhead) -> bool:
+    def _reader(self, workers: int) -> Reader:
+        if all(source.content is not None for source in self._queue):
+            return Kept(self._queue)
+        # Several workers share what there is evenly only if none reads far ahead.
+        most = 256 if workers == 1 else 4
+        return ReadAhead(self._take, room=max(READ_AHEAD // workers, PIECE), most=most)
+
+    async def _use(self, association: Association, reader: Reader) -> bool:
         """Send over one association as long as it lasts; False when it brought nothing."""
         progress = False
         try:
@@ -304,7 +309,7 @@ class _Sending:
             log.info("association %d: release: %s", association.number, error)
         return True
 
-    async def _send_one(self, association: Association, reader: ReadAhead) -> SendResult:
+    async def _send_one(self, association: Association, reader: Reader) -> SendResult:
         began = time.perf_counter()
         try:
             source, data = reader.take()
@@ -323,7 +328,8 @@ class _Sending:
             return SendResult(reader.current, Outcome.FAILED, reason=reason)
         except HilumError as error:
             self.summary.error = error
-            return SendResult(reader.current, Outcome.UNKNOWN, reason=str(error))
+            seconds = time.perf_counter() - began
+            return SendResult(reader.current, Outcome.UNKNOWN, None, str(error), seconds)
         return _judged(source, response, time.perf_counter() - began)
 
     def _report(self, result: SendResult) -> None:

@@ -6,14 +6,63 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from hilum.net.sources import READ_ERRORS, Source
 
-__all__ = ["Data", "ReadAhead"]
+__all__ = ["Data", "Kept", "ReadAhead", "Reader"]
 
 Data = tuple[bytes] | AsyncIterator[bytes]
 """A data set: in one piece where it is small, else piece by piece."""
+
+
+class Reader(Protocol):
+    """Gives one data set after another to the coroutine that sends them."""
+
+    current: Source
+    """What ``take`` gave last, or could not give."""
+
+    async def ready(self) -> bool:
+        """Wait for the next data set; False when there is none any more."""
+
+    def take(self) -> tuple[Source, Data]:
+        """The next data set, after ``ready`` has returned True.
+
+        Raises:
+            One of ``READ_ERRORS``: it could not be read; ``current`` says which.
+        """
+
+    def skip(self) -> None:
+        """The rest of ``current`` is not wanted; what was read of it is passed over later."""
+
+    def close(self) -> list[Source]:
+        """Stop; returns what was taken and not sent. A read in progress ends by itself."""
+
+
+class Kept:
+    """A reader of sources that are all in memory already: no thread, nothing taken ahead."""
+
+    current: Source
+
+    def __init__(self, sources: deque[Source]) -> None:
+        self._sources = sources
+
+    async def ready(self) -> bool:
+        """See ``Reader``."""
+        return bool(self._sources)
+
+    def take(self) -> tuple[Source, Data]:
+        """See ``Reader``."""
+        source = self.current = self._sources.popleft()
+        assert source.content is not None
+        return source, (source.content,)
+
+    def skip(self) -> None:
+        """Nothing is left of it."""
+
+    def close(self) -> list[Source]:
+        """Nothing was taken ahead."""
+        return []
 
 
 class _Read(NamedTuple):
@@ -25,7 +74,7 @@ class _Read(NamedTuple):
 
 
 class ReadAhead:
-    """Reads sources in a thread, within so many bytes, ahead of the coroutine that sends them.
+    """A reader that reads in a thread, within so many bytes, ahead of the coroutine.
 
     One hop between thread and loop serves as many small data sets as were read meanwhile.
 
@@ -34,6 +83,8 @@ class ReadAhead:
         room: bytes read ahead, one piece more at most.
         most: data sets read ahead.
     """
+
+    current: Source
 
     def __init__(self, take: Callable[[], Source | None], *, room: int, most: int) -> None:
         self._take = take
@@ -105,7 +156,7 @@ class ReadAhead:
     # ── on the loop ─────────────────────────────────────────────────────────────────────────
 
     async def ready(self) -> bool:
-        """Wait for the next data set; False when there is none any more."""
+        """See ``Reader``."""
         while True:
             with self._changed:
                 while self._reads and not self._reads[0].first:
@@ -118,11 +169,7 @@ class ReadAhead:
             await wanted
 
     def take(self) -> tuple[Source, Data]:
-        """The next data set, after ``ready`` has returned True.
-
-        Raises:
-            One of ``READ_ERRORS``: it could not be read; ``current`` says which.
-        """
+        """See ``Reader``."""
         with self._changed:
             read = self._drop()
             self._taken.popleft()
@@ -131,8 +178,6 @@ class ReadAhead:
         if read.error is not None:
             raise read.error
         return read.source, (read.data,) if read.last else self._pieces(read)
-
-    current: Source
 
     def _drop(self) -> _Read:
         read = self._reads.popleft()
@@ -159,13 +204,13 @@ class ReadAhead:
             await wanted
 
     def skip(self) -> None:
-        """The rest of ``current`` is not wanted; what was read of it is passed over later."""
+        """See ``Reader``."""
         with self._changed:
             self._given_up = self.current
             self._changed.notify()
 
     def close(self) -> list[Source]:
-        """Stop; returns what was taken and not sent. A read in progress ends by itself."""
+        """See ``Reader``."""
         with self._changed:
             self._closed = True
             self._wanted = None
