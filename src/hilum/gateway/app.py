@@ -229,6 +229,7 @@ class Gateway:
             io_threads=config.store.io_threads,
             answer_within=config.store.answer_within,
             reserve=config.store.reserve,
+            reserve_inodes=config.store.reserve_inodes,
             fatal=_die,
         )
         self._tasks: set[asyncio.Task[None]] = set()

@@ -39,9 +39,7 @@ __all__ = ["MARKER", "SPILL", "Blob", "BlobStore", "Found", "Problem"]
 
 MARKER = "hilum-store.json"
 FORMAT = 1
-# A file and its three folders need four; the others of this machine want some too.
-_INODE_RESERVE = 1000
-_ROOM_SECONDS = 1.0  # how old the answer of has_room may be
+_ROOM_SECONDS = 0.05  # how old the answer of has_room may be: a fast disk takes 50 MB meanwhile
 # A random suffix of 32 bits is taken once in four milliards; only a broken disk fails so often.
 _NAME_ATTEMPTS = 16
 
@@ -202,19 +200,20 @@ class BlobStore:
                 blob.discard()
         return outcomes
 
-    def has_room(self, reserve_bytes: int) -> bool:
+    def has_room(self, reserve_bytes: int, reserve_inodes: int = 0) -> bool:
         """Whether more than a reserve is free on the objects' file system.
 
-        The answer is at most a second old, so it may be asked for every object.
+        The answer may be some milliseconds old, so it can be asked for every piece of an object.
 
         Args:
-            reserve_bytes: what must stay free; a thousand inodes must too.
+            reserve_bytes: what must stay free.
+            reserve_inodes: files that it must still be possible to create.
         """
         now = time.monotonic()
         if self._room is None or now - self._room[0] > _ROOM_SECONDS:
             self._room = (now, posix.free_space(self._objects))
         free = self._room[1]
-        return free.bytes > reserve_bytes and (free.inodes is None or free.inodes > _INODE_RESERVE)
+        return free.bytes > reserve_bytes and (free.inodes is None or free.inodes > reserve_inodes)
 
     def full_path(self, path: str) -> str:
         """The absolute path of an object.

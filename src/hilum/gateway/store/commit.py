@@ -123,6 +123,7 @@ class Committer:
         io_threads: threads for large objects.
         answer_within: seconds after which an arrival that no batch took is refused.
         reserve: free bytes below which nothing is taken.
+        reserve_inodes: likewise, files that can still be created.
         fatal: called, in a thread, when a thread of ours died: nothing can be stored any more.
     """
 
@@ -136,6 +137,7 @@ class Committer:
         io_threads: int = 4,
         answer_within: float = 45.0,
         reserve: int = 0,
+        reserve_inodes: int = 0,
         fatal: Callable[[BaseException], None],
     ) -> None:
         self.counters = Counters()
@@ -145,6 +147,7 @@ class Committer:
         self._max_batch = max_batch
         self._answer_within = answer_within
         self._reserve = reserve
+        self._reserve_inodes = reserve_inodes
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
         self._io = ThreadPoolExecutor(io_threads, "hilum-io")
@@ -262,6 +265,8 @@ class Committer:
             if blob is None:
                 parts, arrival.parts = [*arrival.parts, *parts], []
                 blob = self._begin(arrival, b"".join(_head(parts)), final=False)
+            else:
+                self._expect_room()  # a long object must not use up what was free at its beginning
             blob.write(parts)
         except Exception as error:  # whatever it is, what is not all there is never committed
             arrival.error = error
@@ -269,8 +274,7 @@ class Committer:
 
     def _begin(self, arrival: Arrival, head: bytes, *, final: bool) -> Blob:
         """Choose the object's place by what its header says."""
-        if not self._blobs.has_room(self._reserve):
-            raise StorageFailed(f"less than {self._reserve} bytes are free")
+        self._expect_room()
         meta = arrival.meta
         blob = arrival.blob = self._blobs.begin(meta)
         scan = self._scanner.scan(head, meta.transfer_syntax_uid, final=final)
@@ -280,6 +284,13 @@ class Committer:
             examined = arrival.examined = self._examine(arrival, scan)
             blob.place(examined.study_uid, examined.series_uid)
         return blob
+
+    def _expect_room(self) -> None:
+        if not self._blobs.has_room(self._reserve, self._reserve_inodes):
+            raise StorageFailed(
+                f"no more than the reserve is free ({self._reserve} bytes, "
+                f"{self._reserve_inodes} files); free some space or lower store.reserve"
+            )
 
     def _examine(self, arrival: Arrival, scan: HeaderScan) -> Examined:
         meta = arrival.meta

@@ -596,12 +596,17 @@ def test_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not store.has_room(2 * free)
     asked = Failing("free_space", 1)
     monkeypatch.setattr(posix, "free_space", asked)
-    assert store.has_room(0)  # not asked again within a second
+    assert store.has_room(0)  # not asked again within milliseconds
     store.close()
-    for space, answer in ((posix.FreeSpace(100, 10), False), (posix.FreeSpace(100, None), True)):
+    for space, answer in (
+        (posix.FreeSpace(100, 10), False),
+        (posix.FreeSpace(100, 11), True),
+        (posix.FreeSpace(99, 11), False),
+        (posix.FreeSpace(100, None), True),
+    ):
         monkeypatch.setattr(posix, "free_space", lambda path, space=space: space)
         store = BlobStore.open(root)
-        assert store.has_room(99) is answer
+        assert store.has_room(99, 10) is answer
         store.close()
 
 
