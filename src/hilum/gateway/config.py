@@ -29,6 +29,7 @@ __all__ = ["Access", "Config", "Store", "Tls", "load", "parse_address", "rows"]
 # Nothing kept free, nothing awaited at the end, no pace, no buffer for reuse: all that can work.
 _MAY_BE_ZERO = {
     "store.reserve",
+    "store.reserve_inodes",
     "stop_within",
     "limits.min_receive_rate",
     "limits.max_free_buffers",
@@ -75,6 +76,9 @@ class Store:
         1 << 30,
         "free space below which nothing more is taken (A700H), so that no disk fills up",
         "bytes",
+    )
+    reserve_inodes: int = _setting(
+        1000, "files that must still be possible to create, likewise", "files"
     )
     io_threads: int = _setting(4, "threads that write large objects", "threads")
     max_batch: int = _setting(
