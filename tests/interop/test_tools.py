@@ -405,3 +405,27 @@ def test_no_output(tmp_path: Path, readable: dict[str, Path]) -> None:
         process.kill()
         process.communicate()
     assert list(server.directory.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_a_progress_bar_on_a_terminal(receiver: peers.Server, readable: dict[str, Path]) -> None:
+    import os
+    import pty
+
+    controller, terminal = pty.openpty()
+    files = map(str, readable.values())
+    command = [*HILUM, "store", f"{HOST}:{receiver.port}", *files]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=terminal, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(terminal)
+    drawn = b""
+    with pytest.raises(OSError):  # the end of a pseudo-terminal
+        while True:
+            drawn += os.read(controller, 65536)
+    os.close(controller)
+    summary = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0
+    assert f"{len(readable)} sent" in summary
+    assert "MB/s" in drawn.decode(errors="replace")
+    assert "\x1b" not in summary

@@ -204,17 +204,17 @@ class _File:
         if self._written is not None:
             await asyncio.shield(self._written)
 
-    async def commit(self) -> Outcome:
+    def commit(self) -> Awaitable[Outcome]:
         """Give the file its name."""
-        name = self._folder.final_name(self._command)
         rest, self._waiting = self._waiting, []
-        try:
-            await asyncio.shield(self._writer.do(lambda: self._finish_file(rest, name)))
-        except OSError as error:
-            log.error("cannot write %s: %s", name, error.strerror)
-            return Outcome(0xA700, "cannot write")
-        self._folder.count(self._command, self._length)
-        return _SUCCESS
+        # The writer does its jobs in order: whatever is still being written comes before this.
+        done = self._writer.do(lambda: self._finish_file(rest))
+        done.add_done_callback(self._finished)
+        return done
+
+    def _finished(self, done: asyncio.Future[Outcome]) -> None:
+        if not done.cancelled() and done.result() is _SUCCESS:
+            self._folder.count(self._command, self._length)
 
     def abort(self, cause: BaseException) -> None:
         """Remove what was written."""
@@ -233,7 +233,8 @@ class _File:
         except OSError as error:  # said by commit; until then the rest passes by
             self._failed = error
 
-    def _finish_file(self, rest: list[Part], name: str) -> None:
+    def _finish_file(self, rest: list[Part]) -> Outcome:
+        name = self._folder.final_name(self._command)
         try:
             if rest:
                 self._write_file([b"".join(rest)])
@@ -242,10 +243,12 @@ class _File:
             fd, self._fd = self._fd, -1
             os.close(fd)
             os.replace(self._part, name)  # noqa: PTH105 - 10 µs a file less than Path
-            self._part = ""
-        except OSError:
+        except OSError as error:
             self._remove_file()
-            raise
+            log.error("cannot write %s: %s", name, error.strerror)
+            return Outcome(0xA700, "cannot write")
+        self._part = ""
+        return _SUCCESS
 
     def _remove_file(self) -> None:
         if self._fd >= 0:
