@@ -39,7 +39,7 @@ __all__ = ["MARKER", "SPILL", "Blob", "BlobStore", "Found", "Problem"]
 
 MARKER = "hilum-store.json"
 FORMAT = 1
-_ROOM_SECONDS = 0.05  # how old the answer of has_room may be: a fast disk takes 50 MB meanwhile
+_ROOM_SECONDS = 0.01  # how old the answer of has_room may be: a fast disk takes 10 MB meanwhile
 # A random suffix of 32 bits is taken once in four milliards; only a broken disk fails so often.
 _NAME_ATTEMPTS = 16
 
