@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from hilum.errors import (
     AssociationAborted,
+    AssociationError,
     AssociationRejected,
     AssociationReleased,
     AssociationTimeout,
@@ -781,7 +782,10 @@ class Association:
         self._committing = None
         if done.cancelled():
             outcome = Outcome(0xA700, "cancelled")
-        elif (error := done.exception()) is not None:
+        elif isinstance(error := done.exception(), AssociationError):
+            self.end(error)
+            return
+        elif error is not None:
             log.error("association %d: storing failed: %s", self.number, error, exc_info=error)
             outcome = Outcome(0xA700, "internal error")
             if not self._over:

@@ -101,6 +101,10 @@ class StoreSink(Protocol):
         """The data set is whole: make it durable, then say what to answer.
 
         May be called while ``drained`` is not done. A ``Future`` saves a task.
+
+        Raises:
+            AssociationError: the association ends without an answer: whether the data set is
+                kept is not known. After any other exception, A700H is answered.
         """
 
     def abort(self, cause: BaseException) -> None:

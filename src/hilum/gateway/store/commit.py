@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from hilum.errors import HilumError, StorageFailed
+from hilum.errors import ConnectionLost, HilumError, StorageFailed
 from hilum.gateway.store.blob import Blob
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.examine import Examined, Mismatch, examine
@@ -251,8 +251,7 @@ class Committer:
         for arrival in batch:
             done, outcome = arrival.done, arrival.outcome
             assert done is not None
-            assert outcome is not None
-            if not done.done():
+            if outcome is not None and not done.done():  # None: left to the next start
                 done.set_result(outcome)
 
     # ── I/O threads ─────────────────────────────────────────────────────────────────────────
@@ -412,16 +411,22 @@ class Committer:
             return
         incoming = [_incoming(arrival) for arrival in ready]
         try:
-            outcomes = self._commit(incoming)
+            outcomes = self._commit(ready, incoming)
         except StorageFailed as error:
-            self._withdraw(ready)
-            for arrival in ready:
-                self._refuse(arrival, error)
+            self._refuse_durable(ready, error)
+            return
+        except CommitUnknown as error:
+            log.error("%d instances are left to the next start: %s", len(ready), error)
             return
         results = list(zip(ready, outcomes, strict=True))
         self._withdraw([a for a, outcome in results if outcome.kind is OutcomeKind.REFUSED])
         for arrival, outcome in results:
             self._settle(arrival, outcome)
+
+    def _refuse_durable(self, arrivals: Sequence[Arrival], error: Exception) -> None:
+        self._withdraw(arrivals)
+        for arrival in arrivals:
+            self._refuse(arrival, error)
 
     def _withdraw(self, refused: Sequence[Arrival]) -> None:
         """Remove, durably, files that are durable: after a power cut they would be given rows."""
@@ -435,19 +440,48 @@ class Committer:
         except StorageFailed as error:
             log.error("what was refused may come back after a power cut: %s", error)
 
-    def _commit(self, incoming: list[Incoming]) -> list[Indexed]:
+    def _commit(self, batch: list[Arrival], incoming: list[Incoming]) -> list[Indexed]:
         try:
             return self._writer.commit(
                 incoming, deadline=time.monotonic() + INDEX_PATIENCE, compare=self._compare
             )
         except CommitUnknown as unknown:
-            while True:
-                log.error("%s", unknown)
-                time.sleep(LOOK_AGAIN)
-                try:
-                    return self._writer.resolve(unknown, deadline=time.monotonic() + INDEX_PATIENCE)
-                except CommitUnknown as again:
-                    unknown = again
+            return self._resolve(batch, unknown)
+
+    def _resolve(self, batch: list[Arrival], unknown: CommitUnknown) -> list[Indexed]:
+        """Find out what a failed COMMIT did; until that is known nobody else gets a row.
+
+        Raises:
+            StorageFailed: nothing of the batch is in the index.
+            CommitUnknown: we are stopping, and the database still cannot tell.
+        """
+        until = time.monotonic() + self._answer_within
+        while True:
+            log.error("%s", unknown)
+            time.sleep(LOOK_AGAIN)
+            try:
+                return self._writer.resolve(unknown, deadline=time.monotonic() + INDEX_PATIENCE)
+            except CommitUnknown as again:
+                unknown = again
+            if self._stopping:
+                raise unknown
+            if time.monotonic() >= until:  # senders wait no longer
+                self._loop.call_soon_threadsafe(self._end_associations, batch)
+                self._refuse_flushed(unknown)
+
+    def _end_associations(self, batch: Sequence[Arrival]) -> None:
+        """No answer would be true: neither that they are kept, nor that they are not."""
+        for arrival in batch:
+            if arrival.done is not None and not arrival.done.done():
+                arrival.done.set_exception(ConnectionLost("the index does not say what it holds"))
+
+    def _refuse_flushed(self, error: Exception) -> None:
+        """Refuse what waits for the index behind a batch that does not come to an end."""
+        with self._flushed:
+            flushed, self._to_index = self._to_index, deque()
+        for batch in flushed:
+            self._refuse_durable([a for a in batch if a.outcome is None], error)
+            self._loop.call_soon_threadsafe(self._answer_all, batch)
 
     def _settle(self, arrival: Arrival, indexed: Indexed) -> None:
         counters, blob = self.counters, arrival.blob

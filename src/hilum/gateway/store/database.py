@@ -266,6 +266,16 @@ def is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
+def is_full(error: BaseException) -> bool:
+    """SQLITE_FULL: a page did not fit on the disk, so what it belonged to is not committed.
+
+    The page that makes a transaction valid is written last of all, and what comes after it, the
+    flush, fails with other codes.
+    """
+    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
+    return bool(code & 0xFF == sqlite3.SQLITE_FULL)
+
+
 def _set_wal(database: Database) -> None:
     until = time.monotonic() + WRITE_PATIENCE
     while True:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hilum.errors import StorageFailed
 from hilum.gateway.store import schema
-from hilum.gateway.store.database import Database, begin_write, cause
+from hilum.gateway.store.database import Database, begin_write, cause, is_full
 from hilum.gateway.store.incoming import CommitUnknown, Existing, Incoming, Outcome, OutcomeKind
 from hilum.gateway.store.keys import (
     INDEX_KEYS,
@@ -188,6 +188,8 @@ class IndexWriter:
                 transaction.commit()
             except self._errors as error:
                 self._reopen()
+                if is_full(error):
+                    raise StorageFailed(f"the index cannot be written: {cause(error)}") from error
                 raise CommitUnknown(
                     f"the index may or may not have been written: {cause(error)}", batch, outcomes
                 ) from error

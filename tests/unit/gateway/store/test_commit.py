@@ -453,7 +453,7 @@ async def test_an_unknown_commit_is_looked_up_before_anything_is_answered(
 ) -> None:
     monkeypatch.setattr(commit, "LOOK_AGAIN", 0.001)
     writer = Unsure(world, committed=committed, deaf=deaf)
-    committer = world.committer(writer=writer)
+    committer = world.committer(writer=writer, answer_within=0.0 if deaf else 45.0)
     data = encode(image("1.2.3.1", pixels=500))
     done = submit(committer, arrival(data, "1.2.3.1"))
     if deaf:  # neither success nor failure would be true: the association ends
