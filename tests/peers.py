@@ -33,6 +33,7 @@ INSTALL = {
     "dcmsend": "apt-get install dcmtk",
     "echoscu": "apt-get install dcmtk",
     "Orthanc": "apt-get install orthanc",
+    "strace": "apt-get install strace",
     "pynetdicom": "pip install pynetdicom",
 }
 """The line that installs each program a peer needs."""
