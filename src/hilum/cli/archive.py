@@ -85,7 +85,7 @@ def ls(
     study: StudyOption = "",
     series: SeriesOption = "",
     instance: InstanceOption = "",
-    limit: Annotated[int, typer.Option(help="most rows; 0 for all")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="most rows; 0 for all")] = 0,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -278,7 +278,7 @@ def rm(
             scope = Scope(owner, patient, issuer, study, series, instance)
             if not yes:
                 typer.confirm("remove them for good?", abort=True)
-            removal = remove(opened, scope, by=getpass.getuser(), reason=reason)
+            removal = remove(opened, scope, by=_who(), reason=reason)
         # A running gateway deletes the files within a second; without one we do.
         try:
             storage = Storage(settings(data))
@@ -295,6 +295,13 @@ def rm(
             print(f"{removal.instances} instances removed")
         if not removal.instances:
             raise NotFound("nothing there that fits")
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "command line"
 
 
 def export(

@@ -1,4 +1,5 @@
-"""Users, called AE titles, listeners and peers. Changes are live in a running gateway at once."""
+"""Users, called AE titles, listeners and peers. When a command is over, a running
+gateway has followed."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ from typing import Annotated
 
 import typer
 
-from hilum.cli.shown import DataOption, JsonOption, database, fail_clearly, print_json, table
+from hilum.cli.shown import (
+    DataOption,
+    JsonOption,
+    changing,
+    database,
+    fail_clearly,
+    print_json,
+    table,
+)
 from hilum.errors import ConfigurationError, HilumError, NotFound
 from hilum.gateway.config import parse_address
 from hilum.gateway.store.directory import Directory
@@ -24,8 +33,6 @@ users = typer.Typer(help="Users: 'RVU-NAME' keeps images for one of them.", no_a
 titles = typer.Typer(help="Called AE titles, and who keeps what by them.", no_args_is_help=True)
 listeners = typer.Typer(help="Ports that DICOM is served on.", no_args_is_help=True)
 peers = typer.Typer(help="Systems that we talk with.", no_args_is_help=True)
-
-ACTOR = "command line"
 
 Name = Annotated[str, typer.Argument(help="name")]
 
@@ -43,8 +50,8 @@ def user_add(
     data: DataOption = None,
 ) -> None:
     """Add a user; what is sent to RVU-NAME is kept for NAME alone."""
-    with fail_clearly(), database(data) as opened:
-        account = Directory(opened, actor=ACTOR).add_account(name, alias_title=alias)
+    with fail_clearly(), changing(data) as directory:
+        account = directory.add_account(name, alias_title=alias)
         print(f"user {account.name}: {', '.join(account.titles)}")
 
 
@@ -65,23 +72,23 @@ def user_ls(data: DataOption = None, json: JsonOption = False) -> None:
 @users.command("rm")
 def user_rm(name: Name, data: DataOption = None) -> None:
     """Remove a user. The images stay, for administrators; the name is never given again."""
-    with fail_clearly(), database(data) as opened:
-        Directory(opened, actor=ACTOR).remove_account(name)
+    with fail_clearly(), changing(data) as directory:
+        directory.remove_account(name)
         print(f"user {name} removed")
 
 
 @users.command("disable")
 def user_disable(name: Name, data: DataOption = None) -> None:
     """Refuse what is sent to a user, until 'enable'."""
-    with fail_clearly(), database(data) as opened:
-        Directory(opened, actor=ACTOR).disable_account(name)
+    with fail_clearly(), changing(data) as directory:
+        directory.disable_account(name)
 
 
 @users.command("enable")
 def user_enable(name: Name, data: DataOption = None) -> None:
     """Accept again what is sent to a user."""
-    with fail_clearly(), database(data) as opened:
-        Directory(opened, actor=ACTOR).disable_account(name, disabled=False)
+    with fail_clearly(), changing(data) as directory:
+        directory.disable_account(name, disabled=False)
 
 
 # ── called AE titles ──────────────────────────────────────────────────────────────────────────
@@ -110,9 +117,8 @@ def ae_add(
     disabled: Annotated[bool, typer.Option(help="reject it for now")] = False,
     data: DataOption = None,
 ) -> None:
-    """Serve a called AE title, or change how it is served."""
-    with fail_clearly(), database(data) as opened:
-        directory = Directory(opened, actor=ACTOR)
+    """Serve a called AE title, or set anew how it is served."""
+    with fail_clearly(), changing(data) as directory:
         kind = TitleKind.QUARANTINE if quarantine else TitleKind.GLOBAL
         account_id = None
         if user is not None:
@@ -171,8 +177,8 @@ def ae_rm(
     title: Annotated[str, typer.Argument(help="called AE title")], data: DataOption = None
 ) -> None:
     """Serve a called AE title no longer; what was kept by it stays."""
-    with fail_clearly(), database(data) as opened:
-        Directory(opened, actor=ACTOR).remove_called_title(title)
+    with fail_clearly(), changing(data) as directory:
+        directory.remove_called_title(title)
         print(f"called AE title {title} removed")
 
 
@@ -203,8 +209,8 @@ def listener_add(
     disabled: Annotated[bool, typer.Option(help="do not open it")] = False,
     data: DataOption = None,
 ) -> None:
-    """Serve DICOM on another port, or change a listener."""
-    with fail_clearly(), database(data) as opened:
+    """Serve DICOM on another port, or set a listener anew."""
+    with fail_clearly(), changing(data) as directory:
         host, port = parse_address(address)
         listener = Listener(
             name,
@@ -216,7 +222,7 @@ def listener_add(
             {"enabled": True} if tls else {},
             tuple(allow or ()),
         )
-        Directory(opened, actor=ACTOR).put_listener(listener)
+        directory.put_listener(listener)
         print(f"listener {name}: {_where(listener)}")
 
 
@@ -234,8 +240,8 @@ def listener_ls(data: DataOption = None, json: JsonOption = False) -> None:
 @listeners.command("rm")
 def listener_rm(name: Name, data: DataOption = None) -> None:
     """Close a listener; associations on it are finished."""
-    with fail_clearly(), database(data) as opened:
-        Directory(opened, actor=ACTOR).remove_listener(name)
+    with fail_clearly(), changing(data) as directory:
+        directory.remove_listener(name)
         print(f"listener {name} removed")
 
 
@@ -264,7 +270,7 @@ def peer_add(
     data: DataOption = None,
 ) -> None:
     """Let a system in, and know where it listens."""
-    with fail_clearly(), database(data) as opened:
+    with fail_clearly(), changing(data) as directory:
         found = _PEER.fullmatch(address)
         if found is None:
             raise ConfigurationError(f"{address!r} is not AET@HOST or AET@HOST:PORT")
@@ -277,7 +283,7 @@ def peer_add(
             tuple(service or ("echo", "store")),
             charset,
         )
-        Directory(opened, actor=ACTOR).put_peer(peer)
+        directory.put_peer(peer)
         print(f"peer {name}: {_peer(peer)}")
 
 
@@ -300,8 +306,8 @@ def peer_ls(data: DataOption = None, json: JsonOption = False) -> None:
 @peers.command("rm")
 def peer_rm(name: Name, data: DataOption = None) -> None:
     """Know a system no longer."""
-    with fail_clearly(), database(data) as opened:
-        Directory(opened, actor=ACTOR).remove_peer(name)
+    with fail_clearly(), changing(data) as directory:
+        directory.remove_peer(name)
         print(f"peer {name} removed")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from hilum.errors import HilumError
+from hilum.gateway import heartbeat
 from hilum.gateway.config import Config, load
 from hilum.gateway.store.blobs import MARKER
 from hilum.gateway.store.database import Database, open_database
+from hilum.gateway.store.directory import Directory
 
 __all__ = [
     "DataOption",
     "JsonOption",
+    "changing",
     "database",
     "fail_clearly",
     "print_json",
@@ -32,6 +36,10 @@ __all__ = [
 ]
 
 DATABASE = "hilum.db"
+ACTOR = "command line"
+
+# A gateway looks for changes twice a second.
+_FOLLOWED_WITHIN = 5.0
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="data directory; default: HILUM_DATA, or hilum-data")
@@ -44,7 +52,9 @@ def fail_clearly() -> Iterator[None]:
     """Our own errors become one line on standard error and exit code 1."""
     try:
         yield
-    except HilumError as error:
+    except BrokenPipeError:  # whoever read our output has read enough
+        raise
+    except (HilumError, OSError) as error:
         print(f"hilum: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
 
@@ -65,6 +75,25 @@ def database(data: Path | None) -> Iterator[Database]:
         yield opened
     finally:
         opened.close()
+
+
+@contextmanager
+def changing(data: Path | None) -> Iterator[Directory]:
+    """The directory, to be changed; a running gateway has followed when the block is over."""
+    with database(data) as opened:
+        directory = Directory(opened, actor=ACTOR)
+        yield directory
+        _wait_until_followed(Path(settings(data).data), directory.changes())
+
+
+def _wait_until_followed(data: Path, changes: int) -> None:
+    until = time.monotonic() + _FOLLOWED_WITHIN
+    while time.monotonic() < until:
+        beat = heartbeat.read(data)
+        if beat is None or not beat.is_fresh or not beat.accepting or beat.changes >= changes:
+            return
+        time.sleep(0.05)
+    print("hilum: the running gateway has not followed this change yet", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -234,6 +234,7 @@ class Gateway:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._not_open: dict[str, str] = {}
+        self._telling = asyncio.Lock()
         self._beat = heartbeat.Heartbeat(version=hilum.__version__)
         self._router = Router(config.access, storage.directory.snapshot(), {}, self._committer)
 
@@ -381,6 +382,7 @@ class Gateway:
                 changes = await asyncio.to_thread(directory.changes)
                 if changes != self._router.snapshot.changes or self._not_open:
                     await self._apply(await asyncio.to_thread(directory.snapshot))
+                    await self._tell()  # commands wait to see their change followed
             except HilumError as error:
                 log.error("settings could not be read: %s", error)
 
@@ -388,14 +390,19 @@ class Gateway:
 
     async def _beat_forever(self) -> None:
         while True:
+            await self._tell()
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _tell(self) -> None:
+        async with self._telling:
             try:
                 await asyncio.to_thread(self._report)
             except OSError as error:
                 log.warning("the heartbeat could not be written: %s", error)
-            await asyncio.sleep(HEARTBEAT)
 
     def _report(self) -> None:
         beat, counters = self._beat, self._committer.counters
+        beat.changes = self._router.snapshot.changes
         servers = [server for _, server in self.servers.values()]
         beat.listeners = [f"{h}:{p}" for server in servers for h, p in server.addresses]
         beat.associations = sum(len(server.associations) for server in servers)

@@ -19,7 +19,10 @@ FRESH = 5.0
 
 @dataclass(slots=True)
 class Heartbeat:
-    """Counters since the start, and what is going on now."""
+    """Counters since the start, and what is going on now.
+
+    ``changes`` is the directory's change counter that is followed.
+    """
 
     pid: int = field(default_factory=os.getpid)
     version: str = ""
@@ -39,6 +42,7 @@ class Heartbeat:
     batches: int = 0
     free_bytes: int = 0
     accepting: bool = True
+    changes: int = -1
 
     @property
     def is_fresh(self) -> bool:
