@@ -7,8 +7,11 @@ archive and compared byte for byte.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -344,6 +347,82 @@ def test_print_is_no_storage(gateway: Gateway, pynetdicom_apps: None) -> None:
         assert chosen == {"1.2.840.10008.1.2.1"}, "Explicit VR Little Endian of several"
     finally:
         association.release()
+
+
+# ── commands beside it ────────────────────────────────────────────────────────────────────────
+
+
+def command(gateway: Gateway, *words: str, code: int = 0) -> str:
+    line = [sys.executable, "-m", "hilum", *words, "--data", str(gateway.data)]
+    done = peers.run(line)
+    assert done.returncode == code, done.output
+    return done.output
+
+
+def test_changes_are_live_when_the_command_is_over(gateway: Gateway, dcmtk: None) -> None:
+    def echo(called: str, port: int = gateway.port) -> bool:
+        return peers.echoscu(called, port).returncode == 0
+
+    assert not echo("RVU-carol")
+    command(gateway, "user", "add", "carol")
+    assert echo("RVU-carol")
+    command(gateway, "user", "disable", "carol")
+    assert not echo("RVU-carol")
+    command(gateway, "ae", "add", "TRIAL")
+    assert echo("TRIAL")
+    command(gateway, "ae", "rm", "TRIAL")
+    assert not echo("TRIAL")
+    port = peers.free_port()
+    assert not echo("RAIVEN", port)
+    command(gateway, "listener", "add", "dose", f"127.0.0.1:{port}", "--any-title", "RAIVEN")
+    assert echo("WHATEVER", port)
+    assert not echo("WHATEVER")
+    command(gateway, "listener", "rm", "dose")
+    assert not echo("WHATEVER", port)
+    command(gateway, "peer", "add", "nobody", "ECHOSCU@127.0.0.1", "--service", "query")
+    assert not echo("RAIVEN")
+    command(gateway, "peer", "add", "itself", f"RAIVEN@127.0.0.1:{gateway.port}")
+    assert "answers in" in command(gateway, "peer", "echo", "itself")
+    command(gateway, "peer", "rm", "nobody")
+    assert echo("RAIVEN")
+
+
+def test_commands_beside_a_running_gateway(gateway: Gateway, dcmtk: None, tmp_path: Path) -> None:
+    files = [samples.named(name).path for name in ("CT_small.dcm", "MR_small.dcm")]
+    peers.storescu("RAIVEN", gateway.port, files).check()
+    assert "2 instances" in command(gateway, "verify")
+    assert "is locked by" in command(gateway, "reindex", "--yes", code=1)
+    study = next(row["study_uid"] for row in listed(gateway.data) if row["modalities"] == ["MR"])
+    command(gateway, "export", "--study", study, "-o", str(tmp_path / "out"))
+    (copy,) = (tmp_path / "out").rglob("*.dcm")
+    peers.run([peers.native("dcmftest"), str(copy)]).check()
+    (path,) = (row["path"] for row in listed(gateway.data, "instance", "--study", study))
+    command(gateway, "rm", "--study", study, "--yes")
+    assert [row["modalities"] for row in listed(gateway.data)] == [["CT"]]
+    _until(lambda: not (gateway.data / path).exists(), "the janitor has not come")
+    assert "0 problems" in command(gateway, "verify")
+    # What was removed may come again.
+    peers.storescu("RAIVEN", gateway.port, files).check()
+    assert len(listed(gateway.data)) == 2
+
+
+def _until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def test_a_refused_caller_is_told_how_to_get_in(tmp_path: Path, dcmtk: None) -> None:
+    prepare(tmp_path / "data")
+    settings = {"HILUM_ACCESS_ALLOW_LOCAL": "false"}
+    with Gateway(tmp_path / "data", settings=settings) as gateway:
+        assert peers.echoscu("RAIVEN", gateway.port, "-aet", "CT 1").returncode
+        said = re.search(r"let it in with: hilum (peer add NAME .*?), or everyone", gateway.log)
+        assert said is not None
+        command(gateway, *shlex.split(said[1].replace("NAME", "ct1")))
+        peers.echoscu("RAIVEN", gateway.port, "-aet", "CT 1").check()
+        assert peers.echoscu("RAIVEN", gateway.port, "-aet", "CT2").returncode
 
 
 # ── odd objects ───────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,4 @@
-"""Users, called AE titles, listeners and peers. When a command is over, a running
-gateway has followed."""
+"""Users, called AE titles, listeners, peers; a running gateway has followed when one is over."""
 
 from __future__ import annotations
 
