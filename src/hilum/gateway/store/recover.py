@@ -140,6 +140,7 @@ class _Reconciliation:
         self._scanner = scanner
         self._database = database
         self._owners = Owners(database)
+        self._directory = Directory(database).snapshot()
         self._rebuilding = rebuilding
 
     def run(self, found: Sequence[Found]) -> None:
@@ -210,12 +211,22 @@ class _Reconciliation:
         if owner is None:
             return None
         try:
-            return _incoming(self._blobs, self._scanner, file, meta, self._owners.id(meta.owner))
+            found = _incoming(self._blobs, self._scanner, file, meta, self._owners.id(meta.owner))
+            found.fallback_charset = self._fallback_charset(meta)
+            return found
         except Mismatch as mismatch:
             log.error("%s: %s", file.path, mismatch)
             return None
         except OSError as error:
             raise StorageFailed(f"{file.path}: {error}") from error
+
+    def _fallback_charset(self, meta: ObjectMeta) -> str | None:
+        """Of the sender, as far as its AE title tells it, else of the called title."""
+        for peer in self._directory.peers:
+            if peer.ae_title == meta.sending_ae_title and peer.fallback_charset:
+                return peer.fallback_charset
+        title = self._directory.resolve(meta.receiving_ae_title)
+        return title.fallback_charset or None if title is not None else None
 
     def _index(self, missing: Sequence[Incoming]) -> list[str]:
         """Write rows; returns the files that are not needed."""

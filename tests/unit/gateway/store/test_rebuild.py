@@ -90,6 +90,33 @@ def test_everything_comes_back_beside_the_old_directory(world: World) -> None:
     assert len(world.files()) == 9, "what was removed stays removed"
 
 
+async def test_text_is_read_by_the_character_sets_of_peers_and_titles(tmp_path: Path) -> None:
+    world = World(tmp_path / "data")
+    directory = world.storage.directory
+    name = "王^小東".encode("gb18030")
+    data = encode(image(PatientName="@" * len(name))).replace(b"@" * len(name), name)
+    committer = world.committer()
+    await keep(committer, (data, "1.2.3"), where=destination(fallback_charset="GB18030"))
+    await committer.stop()
+    shown = list_studies(world.storage.database, Viewer()).rows[0].patient_name
+    assert shown == "王^小東"
+    peer = Peer("wang", "SENDER", "10.0.0.1", fallback_charset="GB18030")
+    title = CalledTitle("RAIVEN", fallback_charset="GB18030")
+    for keep_peer, keep_title in ((True, False), (False, True)):
+        if keep_peer:
+            directory.put_peer(peer)
+        if keep_title:
+            directory.remove_peer("wang")
+            directory.put_called_title(title)
+        world.close()
+        reindex(world.config)
+        world.__init__(world.data)  # type: ignore[misc]
+        directory = world.storage.directory
+        (study,) = list_studies(world.storage.database, Viewer()).rows
+        assert study.patient_name == shown
+    world.close()
+
+
 def test_without_any_database_owners_come_from_the_files(world: World) -> None:
     world.storage.delete_files()
     seen = {
