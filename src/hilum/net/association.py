@@ -151,6 +151,7 @@ class Association:
         self._closed: asyncio.Future[None] = loop.create_future()
         self._error: Exception | None = None
         self._over = False
+        self._finishing = False
         self._contexts: dict[int, Context] = {}
         # Our requests.
         self._message_ids = itertools.cycle(range(1, 65536))
@@ -337,6 +338,15 @@ class Association:
         if self._over:
             return
         self._abort(AssociationAborted(source, reason), Abort(source, reason))
+
+    def finish(self) -> None:
+        """End the association once the message in progress is answered, else at once.
+
+        A peer that always has another message would otherwise be served for ever.
+        """
+        self._finishing = True
+        if not self.is_busy:
+            self.abort(2, 0)
 
     async def __aenter__(self) -> Association:
         return self
@@ -651,6 +661,8 @@ class Association:
             offending_element=outcome.offending_element,
         )
         self._say(event.context_id, response)
+        if self._finishing and not self._sending and not self._deferred:
+            self.abort(2, 0)
         self._next_request()
 
     @property

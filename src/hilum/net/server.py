@@ -309,6 +309,8 @@ class Server:
             sock.close()
         for association in tuple(self._unassociated):
             association.link.kill()
+        for association in tuple(self.associations):
+            association.finish()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
         while self.associations and loop.time() < deadline:
