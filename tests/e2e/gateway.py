@@ -21,15 +21,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from hilum.gateway.app import Storage, initialise
 from hilum.gateway.config import Config
 
-__all__ = ["FAULTS", "HILUM", "Gateway", "GatewayFailed", "USERS", "hilum", "prepare"]
+__all__ = ["FAULTS", "HILUM", "USERS", "Gateway", "GatewayFailed", "hilum", "prepare", "traced"]
 
 HILUM = (sys.executable, "-m", "hilum")
 
@@ -129,6 +132,7 @@ class Gateway:
                 self.port = int(self.wait_for(_LISTENING)[1])
             except BaseException:
                 self.kill()
+                self._log.close()
                 raise
 
     @property
@@ -184,3 +188,27 @@ class Gateway:
             print(self.log[-4000:], file=sys.stderr)
         self.kill()
         self._log.close()
+
+
+@contextmanager
+def traced(gateway: Gateway, *options: str | Path) -> Iterator[None]:
+    """Run strace on a running gateway, with all its threads, for the length of the block.
+
+    Where processes cannot be traced the test is skipped; in CI as root it fails.
+    """
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(gateway.process.pid), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tracer.stderr is not None
+    try:
+        line = tracer.stderr.readline()
+        if "attached" not in line:
+            if os.environ.get("CI") == "true" and os.geteuid() == 0:
+                pytest.fail(f"strace: {line}")
+            pytest.skip(f"processes cannot be traced here: {line.strip()}")
+        yield
+    finally:
+        tracer.terminate()  # it detaches first, and has written everything when it has ended
+        tracer.communicate()

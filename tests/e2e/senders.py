@@ -18,7 +18,7 @@ import os
 import random
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,9 +43,11 @@ __all__ = [
     "Sent",
     "check",
     "images",
+    "open_association",
     "opened",
     "send",
     "store",
+    "write_file",
 ]
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -106,7 +108,8 @@ def image(size: int, study: str = "", series: str = "") -> Image:
         )
     )
     start = number * 7919 % (LARGE - SMALL) if size <= SMALL else 0
-    pixels = number.to_bytes(8, "little") + _NOISE[start : start + size - 8]
+    noise = _NOISE * (size // LARGE + 1)
+    pixels = number.to_bytes(8, "little") + noise[start : start + size - 8]
     return Image(uid, study, header + _element(0x7FE0, 0x0010, b"OW", pixels))
 
 
@@ -158,12 +161,25 @@ class Ledger:
         return Counter(sent.status for sent in self.sent.values())
 
 
-async def store(association: Association, title: str, image: Image, ledger: Ledger) -> int:
-    """Send one image, written down before and after; returns the status."""
-    sent = Sent(title, image.digest, len(image.data), image.study_instance_uid)
-    ledger.sent[image.sop_instance_uid] = sent
+async def store(
+    association: Association,
+    title: str,
+    image: Image,
+    ledger: Ledger,
+    parts: AsyncIterator[bytes] | None = None,
+) -> int:
+    """Send one image, written down before and after; returns the status.
+
+    Args:
+        association: one for that title.
+        title: the called AE title.
+        image: what to send.
+        ledger: is written.
+        parts: yields the data set, at its own pace; None: at once.
+    """
+    sent = _written_down(title, image, ledger)
     response = await association.c_store(
-        (image.data,),
+        parts or (image.data,),
         sop_class_uid=CT,
         sop_instance_uid=image.sop_instance_uid,
         transfer_syntax_uid=EXPLICIT,
@@ -172,10 +188,30 @@ async def store(association: Association, title: str, image: Image, ledger: Ledg
     return response.status
 
 
+def write_file(path: Path, image: Image, title: str, ledger: Ledger) -> Sent:
+    """An image as a PS3.10 file, to be sent by someone else; its status is the caller's to set."""
+    meta = b"".join(
+        (
+            _element(0x0002, 0x0002, b"UI", CT.encode()),
+            _element(0x0002, 0x0003, b"UI", image.sop_instance_uid.encode()),
+            _element(0x0002, 0x0010, b"UI", EXPLICIT.encode()),
+        )
+    )
+    length = _element(0x0002, 0x0000, b"UL", struct.pack("<I", len(meta)))
+    path.write_bytes(bytes(128) + b"DICM" + length + meta + image.data)
+    return _written_down(title, image, ledger)
+
+
+def _written_down(title: str, image: Image, ledger: Ledger) -> Sent:
+    sent = Sent(title, image.digest, len(image.data), image.study_instance_uid)
+    ledger.sent[image.sop_instance_uid] = sent
+    return sent
+
+
 async def send(port: int, title: str, what: Sequence[Image], ledger: Ledger) -> list[int | None]:
     """Send images over one association; None for those without an answer when it ended early."""
     try:
-        association = await _connect(port, title)
+        association = await open_association(port, title)
         async with association:
             for each in what:
                 await store(association, title, each, ledger)
@@ -185,7 +221,8 @@ async def send(port: int, title: str, what: Sequence[Image], ledger: Ledger) -> 
     return [one.status if one is not None else None for one in sent]
 
 
-async def _connect(port: int, title: str) -> Association:
+async def open_association(port: int, title: str) -> Association:
+    """An association as a CT scanner opens it."""
     return await connect(
         "127.0.0.1",
         port,
@@ -232,7 +269,7 @@ class Crowd:
 
     async def _send(self, title: str) -> None:
         try:
-            async with await _connect(self._port, title) as association:
+            async with await open_association(self._port, title) as association:
                 for _ in range(self._limit):
                     await store(association, title, next(self._images), self._ledger)
                     async with self._progress:
@@ -246,9 +283,9 @@ class Crowd:
         async with asyncio.timeout(60), self._progress:
             await self._progress.wait_for(lambda: self._answered >= count)
 
-    async def over(self) -> None:
+    async def over(self, seconds: float = 90) -> None:
         """Wait until every sender has ended; a sender that hangs is a failure."""
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(seconds):
             await asyncio.gather(*self._tasks)
 
 

@@ -10,13 +10,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 from tests.conftest import require
-from tests.e2e.gateway import Gateway, hilum, prepare
+from tests.e2e.gateway import Gateway, hilum, prepare, traced
 from tests.e2e.senders import (
     LARGE,
     OUT_OF_RESOURCES,
@@ -134,29 +134,13 @@ def check_refused(data: Path, ledger: Ledger) -> None:
 # ── errors of the system under SQLite ───────────────────────────────────────────────────────
 
 
-@contextmanager
-def injected(gateway: Gateway, path: Path, call: str, when: str, error: str) -> Iterator[None]:
-    """Calls of the running gateway on one file fail, by strace."""
-    tracer = subprocess.Popen(
-        [
-            *("strace", "-f", "-p", str(gateway.process.pid), "-P", path),
-            *("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}"),
-            *("-o", gateway.data.parent / "strace.log"),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert tracer.stderr is not None
-    try:
-        line = tracer.stderr.readline()
-        if "attached" not in line:
-            if os.environ.get("CI") == "true" and os.geteuid() == 0:
-                pytest.fail(f"strace: {line}")
-            pytest.skip(f"processes cannot be traced here: {line}")
-        yield
-    finally:
-        tracer.terminate()
-        tracer.communicate()
+def injected(
+    gateway: Gateway, path: Path, call: str, when: str, error: str
+) -> AbstractContextManager[None]:
+    """Calls of the running gateway on one file fail."""
+    inject = f"inject={call}:error={error}:when={when}"
+    log = gateway.data.parent / "strace.log"
+    return traced(gateway, "-P", path, "-e", f"trace={call}", "-e", inject, "-o", log)
 
 
 @pytest.mark.parametrize(
