@@ -92,7 +92,11 @@ class AssociationRejected(AssociationError):
     Standard: PS3.8 9.3.4, Table 9-21.
     """
 
-    _SOURCES = {1: "service user", 2: "service provider (ACSE)", 3: "service provider (presentation)"}
+    _SOURCES = {
+        1: "service user",
+        2: "service provider (ACSE)",
+        3: "service provider (presentation)",
+    }
     _REASONS = {
         (1, 1): "no reason given",
         (1, 2): "application context name not supported",
