@@ -52,7 +52,7 @@ _PIXEL_REPRESENTATION = key_of(0x0028, 0x0103)
 _TRAILING_PADDING = key_of(0xFFFC, 0xFFFC)
 
 
-class Different(Exception):  # noqa: N818  # ends a comparison; never leaves it
+class Different(Exception):
     """Two data sets differ, or it cannot be told that they do not."""
 
 

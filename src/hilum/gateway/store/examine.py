@@ -21,7 +21,7 @@ __all__ = ["HEADER_KEYS", "Examined", "Mismatch", "examine"]
 HEADER_KEYS = ("SOPClassUID", "SOPInstanceUID", *INDEX_KEYS)
 
 
-class Mismatch(HilumError):  # noqa: N818 - not an error of ours; it is the answer
+class Mismatch(HilumError):
     """The data set is refused.
 
     Args:

@@ -109,7 +109,7 @@ class Existing:
     superseded: int  # 0 for the current version
 
 
-class CommitUnknown(StoreError):  # noqa: N818
+class CommitUnknown(StoreError):
     """COMMIT failed: whether the batch is in the index is known only to `IndexWriter.resolve`.
 
     Args:
