@@ -8,7 +8,7 @@ A.4 (Verification), J.3 (Storage Commitment); PS3.6 Table A-1.
 
 from __future__ import annotations
 
-from pydicom._uid_dict import UID_dictionary
+from hilum.services.dictionary import uid_dictionary
 
 __all__ = [
     "VERIFICATION",
@@ -141,13 +141,13 @@ _MIXED_ARCS = (_STORAGE_ARC + "200.", _STORAGE_ARC + "201.")
 
 # A copy: other libraries in the process add to pydicom's dictionary, and a class that became known
 # after our tables were built must not fall between them.
-_KNOWN = frozenset(UID_dictionary)
+_KNOWN = frozenset(uid_dictionary())
 
 
 def _storage_classes() -> frozenset[str]:
     by_name = {
         uid
-        for uid, (name, uid_type, *_) in UID_dictionary.items()
+        for uid, (name, uid_type, *_) in uid_dictionary().items()
         if uid_type == "SOP Class" and "Storage" in name
     }
     not_patient = _STORAGE_IN_NAME_ONLY | NON_PATIENT_STORAGE_SOP_CLASSES

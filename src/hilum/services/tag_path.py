@@ -19,9 +19,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pydicom import datadict
-
 from hilum.errors import ConfigurationError
+from hilum.services.dictionary import dictionary_vr, tag_for_keyword
 
 __all__ = ["TagPath", "TagStep"]
 
@@ -52,12 +51,14 @@ class TagStep:
     @property
     def vr(self) -> str | None:
         """The VR by the data dictionary; None when it has none or more than one."""
-        tag = (self.group, self.element)
         try:
             if self.creator is not None:
-                found = datadict.private_dictionary_VR((self.group, 0x1000 + tag[1]), self.creator)
+                # Private dictionaries are large and seldom asked for.
+                from pydicom.datadict import private_dictionary_VR
+
+                found = private_dictionary_VR((self.group, 0x1000 + self.element), self.creator)
             else:
-                found = datadict.dictionary_VR(tag)
+                found = dictionary_vr(self.group << 16 | self.element)
         except KeyError:
             return None
         return found if len(found) == 2 else None
@@ -108,7 +109,7 @@ class TagPath:
 def _step(match: re.Match[str], text: str) -> TagStep:
     found = match.groupdict()
     if found["keyword"]:
-        tag = datadict.tag_for_keyword(found["keyword"])
+        tag = tag_for_keyword(found["keyword"])
         if tag is None:
             raise ConfigurationError(
                 f"tag path {text!r}: {found['keyword']!r} is not a keyword of PS3.6; "

@@ -8,8 +8,6 @@ from __future__ import annotations
 from enum import Enum
 from functools import lru_cache
 
-from pydicom.datadict import dictionary_VR
-
 from hilum.services.element_reader import Different
 
 __all__ = ["OPAQUE_PADDING", "PADDING", "UNIT", "Padding", "shared_vr"]
@@ -109,6 +107,9 @@ def _possible_vrs(key: int) -> tuple[str, ...]:
     group, element = key & 0xFFFF, key >> 16
     if group & 1:
         return ("LO",) if 0x10 <= element <= 0xFF else ()
+    # Imported where it is needed, which is rare: it brings all of pydicom.
+    from pydicom.datadict import dictionary_VR
+
     try:
         return tuple(dictionary_VR(group << 16 | element).split(" or "))
     except KeyError:

@@ -149,13 +149,17 @@ def upgrade(database: Database) -> None:
         StoreUnavailable: the database is newer than this program.
         StorageFailed: it cannot be written; its tables are as they were.
     """
+    if database.is_sqlite:
+        _set_wal(database)
+    found = revision(database)
+    if found == HEAD:
+        return
+    if _newer(found):
+        _refuse_newer(found)
+    # Alembic is 12 MB that only a start with something to upgrade needs.
     from alembic import command
     from alembic.config import Config
 
-    if database.is_sqlite:
-        _set_wal(database)
-    if _newer(revision(database)):
-        _refuse_newer(revision(database))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     # Another process may be upgrading; that takes longer than an ordinary transaction.

@@ -1,0 +1,46 @@
+"""The dictionary says what pydicom's does, and brings nothing else along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydicom import datadict
+from pydicom._dicom_dict import DicomDictionary
+from pydicom._uid_dict import UID_dictionary
+
+from hilum.services.dictionary import dictionary_vr, tag_for_keyword, uid_dictionary
+
+
+def test_every_element_has_pydicoms_vr_and_keyword() -> None:
+    for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
+        assert dictionary_vr(tag) == vr
+        if keyword:
+            assert tag_for_keyword(keyword) == tag
+
+
+def test_a_repeating_group() -> None:
+    assert dictionary_vr(0x60023000) == datadict.dictionary_VR(0x60023000)
+
+
+def test_what_is_not_there() -> None:
+    assert tag_for_keyword("NoSuchKeyword") is None
+    with pytest.raises(KeyError):
+        dictionary_vr(0x00090010)
+
+
+def test_uids_are_pydicoms_and_a_copy() -> None:
+    found = uid_dictionary()
+    assert found.items() <= UID_dictionary.items()
+    found.clear()
+    assert uid_dictionary()
+
+
+def test_a_receiver_does_without_pydicom_and_numpy() -> None:
+    program = (
+        "import sys, hilum.gateway.app, hilum.cli.store; "
+        "print([m for m in ('numpy', 'pydicom', 'alembic.command') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
