@@ -47,6 +47,9 @@ def _command(name: str) -> str:
 @contextmanager
 def _serve(folder: Path, nodelay: bool) -> Iterator[peers.Server]:
     port = peers.free_port()
+    # Every sender has the same address here, which one of ours may not fill by default.
+    for limit in ("MAX_ASSOCIATIONS", "MAX_PER_ADDRESS", "MAX_PER_TITLE"):
+        os.environ.setdefault(f"HILUM_LIMITS_{limit}", "2000")
     # A folder that does not exist yet: an existing empty one may be an unmounted volume.
     command = [_command("hilum"), "serve", "--data", str(folder / "data")]
     command += ["--dicom", f"{peers.HOST}:{port}", "--web", f"{peers.HOST}:{peers.free_port()}"]
