@@ -44,8 +44,12 @@ class Status(IntEnum):
     MISTYPED_ARGUMENT = 0x0212
     RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
+    CANNOT_CALCULATE_MATCHES = 0xA701
+    CANNOT_PERFORM_SUBOPERATIONS = 0xA702
+    MOVE_DESTINATION_UNKNOWN = 0xA801
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     COERCION_OF_DATA_ELEMENTS = 0xB000
+    SUBOPERATIONS_COMPLETE_WITH_FAILURES = 0xB000
     ELEMENTS_DISCARDED = 0xB006
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS_WARNING = 0xB007
     CANNOT_UNDERSTAND = 0xC000
@@ -117,6 +121,7 @@ GENERAL: tuple[Entry, ...] = (
     _one(0x0121, _FAILURE, "missing attribute value"),
     _one(0x0123, _FAILURE, "no such action type"),
     _one(0x0213, _FAILURE, "resource limitation"),
+    _one(0xA801, _FAILURE, "refused: move destination unknown"),
     _one(0xFE00, Category.CANCEL, "cancelled"),
     _one(0xFF00, Category.PENDING, "pending"),
     _one(0xFF01, Category.PENDING, "pending, optional keys not supported"),
