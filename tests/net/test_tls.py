@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import socket
 import ssl
 import zlib
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.unit.wire.playbook import PDV, an_rq, command_pdv, echo_rq, pdata, st
 from hilum.errors import AssociationError, ConfigurationError, ConnectFailed
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.link import Sweeper
+from hilum.net.proxy import SIGNATURE
 from hilum.net.service import Accept, Peer
 from hilum.net.tls import client_context, server_context
 from hilum.wire.pdu import AssociateAC, AssociateRQ
@@ -73,6 +76,42 @@ async def test_an_association_over_tls(
             assert (await other.c_echo()).status == 0
     assert gate.peers[0].tls is not None
     assert gate.certificates == [None, None]
+
+
+async def test_a_balancers_header_comes_before_the_handshake(
+    listen: Listen, authority: Authority, ours: ssl.SSLContext
+) -> None:
+    """PROXY v2, as balancers that leave TLS to us send it: in plain, first of all."""
+    gate = Gate()
+    server = await listen(gate, tls=ours, proxies=(ipaddress.ip_network("127.0.0.0/8"),))
+    addresses = bytes((198, 51, 100, 7, 10, 0, 0, 1)) + (40000).to_bytes(2) + (104).to_bytes(2)
+    header = SIGNATURE + b"\x21\x11" + len(addresses).to_bytes(2) + addresses
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, ("127.0.0.1", server.port))
+    await loop.sock_sendall(sock, header)
+    reader, writer = await asyncio.open_connection(
+        sock=sock, ssl=client_context(ca=authority.ca), server_hostname="localhost"
+    )
+    writer.write(an_rq().encode())
+    assert (await reader.readexactly(1)) == b"\2"
+    (peer,) = gate.peers
+    assert (peer.address, peer.port, peer.proxied) == ("198.51.100.7", 40000, True)
+    assert peer.tls is not None
+    writer.close()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
+
+
+async def test_a_header_inside_the_tls_session_is_no_header(
+    listen: Listen, authority: Authority, ours: ssl.SSLContext
+) -> None:
+    gate = Gate()
+    server = await listen(gate, tls=ours, proxies=(ipaddress.ip_network("127.0.0.0/8"),))
+    with pytest.raises(ConnectFailed):
+        await dial(server, tls=client_context(ca=authority.ca))
+    assert gate.peers == []
 
 
 @pytest.mark.parametrize("make", ["Sink", "SlowSink"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
 from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -158,8 +157,6 @@ class Link(asyncio.BufferedProtocol):
         self._write_left = 0
         self._writable: asyncio.Future[None] | None = None
         self._closing_at: float | None = None
-        self._intercept: Callable[[bytes], int | None] | None = None
-        self._intercepted = b""
 
     # ── transport → core ────────────────────────────────────────────────────────────────────
 
@@ -179,10 +176,6 @@ class Link(asyncio.BufferedProtocol):
         self.owner.link_opened()
         self.flush()
 
-    def intercept(self, reader: Callable[[bytes], int | None]) -> None:
-        """Let ``reader`` have the first bytes until it says how many of them were its own."""
-        self._intercept = reader
-
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport reads into next."""
         own = self._own
@@ -200,11 +193,6 @@ class Link(asyncio.BufferedProtocol):
             self._fill += nbytes
         if self.observer is not None:
             self.observer.received(self, view)
-        if self._intercept is not None:
-            rest = self._through_intercept(view)
-            if rest is None:
-                return
-            view = rest
         connection = self.connection
         connection.receive_data(view, now)
         if connection.receiving:
@@ -213,15 +201,6 @@ class Link(asyncio.BufferedProtocol):
             self.quick_acknowledge()
         self.owner.link_events(own is None)
         self.flush()
-
-    def _through_intercept(self, view: memoryview) -> memoryview | None:
-        assert self._intercept is not None
-        self._intercepted += bytes(view)
-        taken = self._intercept(self._intercepted)
-        if taken is None:
-            return None
-        rest, self._intercepted, self._intercept = self._intercepted[taken:], b"", None
-        return memoryview(rest)
 
     def quick_acknowledge(self) -> None:
         """Acknowledge what has come without delay, where the system can (Linux)."""

@@ -16,11 +16,11 @@ import ssl
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Sequence
 
-from hilum.errors import AssociationTimeout, ConfigurationError
+from hilum.errors import AssociationTimeout, ConfigurationError, HilumError
 from hilum.net.association import Association
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.link import Link, Observer
-from hilum.net.proxy import parse_proxy_header
+from hilum.net.proxy import read_proxy_header
 from hilum.net.service import Accept, Authorise, Peer, Reject
 from hilum.wire.connection import Connection
 from hilum.wire.fsm import State
@@ -121,8 +121,6 @@ class Server:
         association.on_closed = self._gone
         link = Link(connection, association, timeouts, limits, sock, self.observer)
         association.link = link
-        if self._from_proxy(association.peer.address):
-            link.intercept(lambda data: self._proxy_header(association, data))
         self._unassociated[association] = None
         self._task(self._open(association, sock), f"open {address}")
 
@@ -131,17 +129,22 @@ class Server:
         tls = self.tls
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._from_proxy(association.peer.address):
+                await self._proxy_header(association, sock)
             await loop.connect_accepted_socket(
                 lambda: association.link,
                 sock,
                 ssl=tls,
                 ssl_handshake_timeout=self.timeouts.artim if tls else None,
             )
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, HilumError) as error:
             # Port scans and clients without a certificate are everyday.
-            log.info("no association with %s: %s", association.peer, error)
+            log.info("no association with %s: %s", association.peer, error or "no end of header")
             self._unassociated.pop(association, None)
             sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
 
     def _from_proxy(self, address: str) -> bool:
         if not self.proxies:
@@ -149,20 +152,12 @@ class Server:
         ip = ipaddress.ip_address(address.partition("%")[0])
         return any(ip in network for network in self.proxies)
 
-    def _proxy_header(self, association: Association, data: bytes) -> int | None:
-        try:
-            parsed = parse_proxy_header(data)
-        except Exception as error:
-            log.info("%s: %s", association.peer, error)
-            association.link.kill()
-            return len(data)
-        if parsed is None:
-            return None
-        taken, original = parsed
+    async def _proxy_header(self, association: Association, sock: socket.socket) -> None:
+        async with asyncio.timeout(self.timeouts.artim):
+            original = await read_proxy_header(sock)
         peer = association.peer
         address, port = original or (peer.address, peer.port)
-        association.peer = Peer(address, port, True, peer.tls)
-        return taken
+        association.peer = Peer(address, port, proxied=True)
 
     # ── A-ASSOCIATE-RQ ──────────────────────────────────────────────────────────────────────
 

@@ -56,8 +56,9 @@ Buffer = bytes | bytearray | memoryview
 UNLIMITED_SEND_LENGTH = 1 << 20
 # A peer that overdraws our maximum length by its own headers is served; more is refused.
 PDU_LENGTH_TOLERANCE = 1024
-# A fragment smaller than this cannot even hold a command in a sensible number of PDUs.
-SMALLEST_SEND_LENGTH = 16
+# Six bytes of a PDU are the PDV's own, and a fragment has an even length (PS3.8 9.3.5.1, annex F):
+# a peer that takes less than this can be told nothing.
+SMALLEST_SEND_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +468,7 @@ class Connection:
         self.ac = ac
         limit = min(peer_maximum, UNLIMITED_SEND_LENGTH) or UNLIMITED_SEND_LENGTH
         # Even, so that every full fragment is.
-        self.max_send_length = (max(limit, SMALLEST_SEND_LENGTH) - 6) & ~1
+        self.max_send_length = (limit - 6) & ~1
 
     def _ae_8(self, now: float) -> None:
         assert isinstance(self._outgoing, AssociateRJ)
@@ -649,7 +650,7 @@ class Connection:
             return position
         kind, self._pdu_type, self._pdu_left = self._pdu_type, 0, 0
         if self.state is not State.Sta13:
-            self._received = decode_pdu(kind, bytes(body))
+            self._received = _with_room(decode_pdu(kind, bytes(body)))
         if kind == 5 and self._message_context is not None:
             raise RemoteProtocolError("A-RELEASE-RQ in the middle of a message", 2)
         self._pdu_type = kind
@@ -724,6 +725,21 @@ class Connection:
             self._awaiting_data = False
         if last or size:
             self._events.append(DataFragment(data, last))
+
+
+def _with_room(pdu: PDU) -> PDU:
+    """The PDU, unless it announces a maximum length that no message of ours could keep to.
+
+    Raises:
+        RemoteProtocolError: it does, and is answered as an invalid PDU parameter.
+    """
+    if isinstance(pdu, AssociateRQ | AssociateAC) and 0 < pdu.maximum_length < SMALLEST_SEND_LENGTH:
+        raise RemoteProtocolError(
+            f"maximum length of {pdu.maximum_length} bytes, expected 0 or at least "
+            f"{SMALLEST_SEND_LENGTH}",
+            6,
+        )
+    return pdu
 
 
 _ACTIONS: dict[Action, Callable[[Connection, float], State | None]] = {

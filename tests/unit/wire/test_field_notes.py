@@ -212,7 +212,7 @@ def test_09_more_than_128_contexts_and_a_request_of_17_kb() -> None:
     assert answer(rq, lambda c: EXPLICIT, max_length=0).encode()
 
 
-@pytest.mark.parametrize("maximum", [0, 1, 7, 13, 16383, 16384, 16385])
+@pytest.mark.parametrize("maximum", [0, 8, 9, 13, 16383, 16384, 16385])
 def test_10_maximum_length_zero_tiny_and_odd(maximum: int) -> None:
     playbook = established_acceptor(maximum_length=maximum)
     playbook.connection.send_message(3, store_rq(), [bytes(40_000)])
@@ -222,9 +222,17 @@ def test_10_maximum_length_zero_tiny_and_odd(maximum: int) -> None:
         length = int.from_bytes(stream[2:6], "big")
         bodies.append(length)
         stream = stream[6 + length :]
-    assert max(bodies) <= (max(maximum, 16) if maximum else 1 << 20)
+    assert max(bodies) <= (maximum or 1 << 20)
     assert all(length % 2 == 0 for length in bodies)
     assert sum(bodies) - 6 * len(bodies) == 40_000 + len(store_rq().encode())
+
+
+@pytest.mark.parametrize("maximum", [1, 6, 7])
+def test_10_a_maximum_length_that_holds_no_fragment_ends_the_association(maximum: int) -> None:
+    playbook = acceptor() >> an_rq(items=(MaximumLength(maximum),))
+    assert playbook << Fault(6, "at least 8") << Abort(2, 6)
+    playbook = requestor() >> an_ac(items=(MaximumLength(maximum),))
+    assert playbook << Fault(6, "at least 8") << Abort(2, 6)
 
 
 def test_10_the_sending_limit_is_the_peers_value_alone() -> None:
@@ -362,10 +370,10 @@ def test_34_a_user_identity_of_64_kb_and_more(size: int) -> None:
 
 def test_34_user_information_in_several_items() -> None:
     """Some senders start a second user-information item where one is full."""
-    one = encode_item(0x50, MaximumLength(7).encode())
+    one = encode_item(0x50, MaximumLength(70).encode())
     two = encode_item(0x50, UserIdentityRQ(5, bytes(65_000)).encode())
     rq = received(rq_bytes(context_bytes(1, b"1.2", b"1.2"), one, two))
-    assert rq.maximum_length == 7
+    assert rq.maximum_length == 70
     assert rq.user_identity is not None
 
 

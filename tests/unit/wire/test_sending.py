@@ -21,7 +21,7 @@ from tests.unit.wire.playbook import (
 )
 
 from hilum.wire.command import Command, CommandField
-from hilum.wire.connection import SMALLEST_SEND_LENGTH, UNLIMITED_SEND_LENGTH, Accepted
+from hilum.wire.connection import UNLIMITED_SEND_LENGTH, Accepted
 from hilum.wire.items import MaximumLength
 from hilum.wire.pdu import ReleaseRQ
 
@@ -47,7 +47,7 @@ def message(playbook: Playbook) -> tuple[bytes, bytes, list[int]]:
 
 @settings(deadline=None)
 @given(
-    st.integers(0, 300) | st.sampled_from([16384, 1 << 20, 0xFFFFFFFF]),
+    st.just(0) | st.integers(8, 300) | st.sampled_from([16384, 1 << 20, 0xFFFFFFFF]),
     st.lists(st.binary(max_size=200), min_size=1, max_size=4),
 )
 def test_a_message_arrives_whole_in_fragments_that_fit(
@@ -60,7 +60,7 @@ def test_a_message_arrives_whole_in_fragments_that_fit(
     assert command == store_rq().encode()
     content = b"".join(parts)
     assert data == content + b"\0" * (len(content) % 2)
-    limit = max(maximum_length, SMALLEST_SEND_LENGTH) if maximum_length else UNLIMITED_SEND_LENGTH
+    limit = maximum_length or UNLIMITED_SEND_LENGTH
     assert max(lengths) <= limit
 
 
@@ -68,8 +68,9 @@ def test_a_message_arrives_whole_in_fragments_that_fit(
     ("maximum_length", "largest"),
     [
         (0, UNLIMITED_SEND_LENGTH - 6),
-        (1, 10),
-        (7, 10),
+        (8, 2),
+        (9, 2),
+        (15, 8),
         (16, 10),
         (17, 10),
         (18, 12),
