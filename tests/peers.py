@@ -27,11 +27,10 @@ from typing import Any
 
 HOST = "127.0.0.1"
 
+_DCMTK = ("storescp", "storescu", "dcmsend", "echoscu", "findscu", "getscu", "movescu", "dcmqrscp",
+          "wlmscpfs", "dcmconv", "dcmdump", "dump2dcm")  # fmt: skip
 INSTALL = {
-    "storescp": "apt-get install dcmtk",
-    "storescu": "apt-get install dcmtk",
-    "dcmsend": "apt-get install dcmtk",
-    "echoscu": "apt-get install dcmtk",
+    **dict.fromkeys(_DCMTK, "apt-get install dcmtk"),
     "Orthanc": "apt-get install orthanc",
     "strace": "apt-get install strace",
     "pynetdicom": "pip install pynetdicom",
