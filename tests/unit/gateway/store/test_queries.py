@@ -357,7 +357,7 @@ def test_a_removal_takes_rows_and_work_and_leaves_tombstone_and_event(database, 
         (Scope(owner_id=7, study_uid="1.1"), {("1", 0), ("2", 0), ("3", 0)}),
         (Scope(study_uid="none"), {("1", 0), ("2", 0), ("3", 0), ("1", 7)}),
     ],
-    ids=repr,
+    ids=lambda value: repr(value if isinstance(value, Scope) else sorted(value)),
 )
 def test_scopes(database, writer, scope, left):
     put(
