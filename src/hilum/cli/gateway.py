@@ -12,6 +12,7 @@ import typer
 
 import hilum
 from hilum.cli import archive, directory
+from hilum.cli.jobs import jobs
 from hilum.cli.shown import DataOption, JsonOption, fail_clearly, print_json, table
 from hilum.gateway.config import Config, load, parse_address, rows
 
@@ -30,6 +31,7 @@ app.add_typer(directory.users, name="user")
 app.add_typer(directory.titles, name="ae")
 app.add_typer(directory.listeners, name="listener")
 app.add_typer(directory.peers, name="peer")
+app.add_typer(jobs, name="jobs")
 for command in (archive.ls, archive.verify, archive.reindex, archive.rm, archive.export):
     app.command()(command)
 

@@ -27,6 +27,7 @@ _GATEWAY = {
     "ae": "AE titles that are served",
     "listener": "addresses that are listened on",
     "peer": "peers that may call, and that are called",
+    "jobs": "background work: list, hold, retry, cancel",
     "config": "show and check the settings",
     "verify": "check everything that is stored",
     "reindex": "rebuild the database from the files",

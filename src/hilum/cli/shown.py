@@ -24,6 +24,7 @@ from hilum.gateway.store.database import Database, open_database
 from hilum.gateway.store.directory import Directory
 
 __all__ = [
+    "ACTOR",
     "DataOption",
     "JsonOption",
     "changing",

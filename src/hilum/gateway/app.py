@@ -1,8 +1,9 @@
 """The composition root: builds every object of a receiver, owns its tasks and the order of its end.
 
 Start: lock, marker, database, what was in flight before, threads, listeners, web process.
-Stop, in reverse: listeners refuse what is new, messages in progress are finished, the committer
-empties its queues, the web process ends, the database is closed, the lock is released.
+Stop, in reverse: work is given back, listeners refuse what is new, messages in progress are
+finished, the committer empties its queues, the web process ends, the database is closed, the lock
+is released.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import logging
 import os
 import sys
+import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,10 @@ from hilum.gateway.store.rebuild import put_in_place, take_over, unfinished
 from hilum.gateway.store.recover import Report, reconcile
 from hilum.gateway.store.removal import files_deleted, files_to_delete
 from hilum.gateway.store.scan import buckets_on_disk
+from hilum.gateway.store.work import WorkTable
+from hilum.gateway.work.kinds import Kinds
+from hilum.gateway.work.pool import Pool
+from hilum.gateway.work.runner import Runner
 from hilum.net import Server, serve
 from hilum.net.tls import server_context
 from hilum.services.header import HeaderScanner
@@ -232,6 +238,12 @@ class Gateway:
             reserve_inodes=config.store.reserve_inodes,
             fatal=_die,
         )
+        self.kinds = Kinds()
+        # One receiver per data directory; its process may get the pid of the one before.
+        self._work = WorkTable(storage.database, f"receiver:{uuid.uuid4().hex}")
+        self._runner = Runner(
+            self._work, self.kinds, Pool(config.work.processes), keep=config.work.keep
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._not_open: dict[str, str] = {}
         self._telling = asyncio.Lock()
@@ -260,6 +272,8 @@ class Gateway:
         except BaseException:
             await gateway.stop()
             raise
+        await asyncio.to_thread(gateway._work.void_leases_of, "receiver")
+        gateway._task(gateway._runner.run(), "work")
         gateway._task(gateway._follow_changes(), "changes")
         gateway._task(gateway._beat_forever(), "heartbeat")
         gateway._task(gateway._checkpoint_forever(), "checkpoint")
@@ -271,6 +285,7 @@ class Gateway:
     async def stop(self) -> None:
         """Bring everything down in order; idempotent."""
         self._beat.accepting = False
+        await self._runner.stop(self.config.work.grace)
         servers = [server for _, server in self.servers.values()]
         self.servers.clear()
         closing = [task for task in self._tasks if task.get_name().startswith(CLOSING)]

@@ -23,7 +23,7 @@ from hilum.errors import ConfigurationError
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.server import Network
 
-__all__ = ["Access", "Config", "Store", "Tls", "load", "parse_address", "rows"]
+__all__ = ["Access", "Config", "Store", "Tls", "Work", "load", "parse_address", "rows"]
 
 
 # Nothing kept free, nothing awaited at the end, no pace, no buffer for reuse: all that can work.
@@ -31,6 +31,8 @@ _MAY_BE_ZERO = {
     "store.reserve",
     "store.reserve_inodes",
     "stop_within",
+    "work.grace",
+    "work.keep",
     "limits.min_receive_rate",
     "limits.max_free_buffers",
 }
@@ -96,6 +98,21 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Background work: the executor of the work table."""
+
+    processes: int = _setting(
+        2, "processes for work that needs the CPU; started when needed", "processes"
+    )
+    grace: float = _setting(
+        2.0, "when stopping, how long jobs may take to end; then others take them over", "s"
+    )
+    keep: float = _setting(
+        7 * 86400.0, "how long finished and cancelled jobs stay listed; dead ones stay", "s"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Tls:
     """TLS of the listeners that ask for it."""
 
@@ -124,6 +141,7 @@ class Config:
     )
     access: Access = field(default_factory=Access)
     store: Store = field(default_factory=Store)
+    work: Work = field(default_factory=Work)
     tls: Tls = field(default_factory=Tls)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

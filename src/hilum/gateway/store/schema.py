@@ -11,6 +11,7 @@ data outlives the account it was sent to.
 from __future__ import annotations
 
 from enum import IntFlag, StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    literal_column,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -41,7 +43,7 @@ __all__ = [
     "quarantine_owner",
 ]
 
-HEAD = "0001"
+HEAD = "0002"
 """The Alembic revision that this code works with."""
 
 GLOBAL_OWNER = 0
@@ -85,19 +87,24 @@ class WorkState(StrEnum):
 
     ::
 
-        ready → running      claimed: token + 1, lease_until set
-        running → done       finished with the current token
-        running → ready      failed, to be retried at ready_at; or the lease ran out
-        running → dead       failed with attempts = max_attempts; `cause` says why
-        ready ↔ held         an operator holds and releases
-        dead → ready         an operator replays
+        waiting → ready        ready_at is reached
+        ready → running        claimed: token + 1, attempts + 1, lease_until set
+        running → done         finished with the current token
+        running → waiting      failed, to be tried again at ready_at
+        running → ready        the lease ran out, or the executor stopped and gave it back
+        running → dead         failed, or the lease ran out, with attempts = max_attempts
+        any but final ↔ held   an operator holds and releases; token + 1
+        any but final → cancelled   an operator cancels; token + 1
+        dead, cancelled → ready     an operator has it tried again
     """
 
+    WAITING = "waiting"
     READY = "ready"
     RUNNING = "running"
     DONE = "done"
     DEAD = "dead"
     HELD = "held"
+    CANCELLED = "cancelled"
 
 
 class InstanceFlag(IntFlag):
@@ -139,6 +146,11 @@ def _string() -> TypeEngine[str]:
 
 def _text(name: str) -> Column[str]:
     return Column(name, _string(), nullable=False)
+
+
+def _text_or_empty(name: str) -> Column[str]:
+    """A text that the index writer, which names its columns, leaves out."""
+    return Column(name, _string(), nullable=False, server_default="")
 
 
 def _number(name: str) -> Column[int]:
@@ -318,39 +330,88 @@ work = Table(
     _text("kind"),
     _text("state"),  # WorkState
     _text("payload"),  # JSON
-    _number("priority"),  # smaller first
+    # What a kind's concurrency is limited by, such as a destination's name.
+    _text_or_empty("key"),
+    # Who wanted it, such as "fetch:12": what is shown and cancelled together.
+    _text_or_empty("origin"),
+    _number("priority"),  # smaller first, among those of one key
     _number("ready_at"),
     _number("attempts"),
     _number("max_attempts"),
+    # On SQLite µs of the machine's monotonic clock in the boot `lease_boot`, which another boot
+    # voids; on PostgreSQL µs since 1970 by the server's clock.
     _optional_number("lease_until"),
+    _text_or_empty("lease_boot"),
+    _text_or_empty("worker"),  # who holds the lease
     # Fencing: raised with every claim; a finish or heartbeat with an older token is refused.
     _number("token"),
     Column("instance_ref", _big(), ForeignKey("instance.id", ondelete="SET NULL")),
     _number("created_at"),
+    _optional_number("began_at"),
     _optional_number("finished_at"),
     _text("cause"),
     sqlite_autoincrement=True,  # ids travel through executors; one must never mean two rows
 )
+
+
+def _in_state(*states: WorkState) -> dict[str, Any]:
+    # Literals, so that both databases see that the partial index applies.
+    texts: list[Any] = [literal_column(f"'{state}'") for state in states]
+    where = work.c.state == texts[0] if len(texts) == 1 else work.c.state.in_(texts)
+    return {"sqlite_where": where, "postgresql_where": where}
+
+
 Index(
     "ix_work_ready",
     work.c.kind,
+    work.c.key,
     work.c.priority,
-    work.c.ready_at,
     work.c.id,
-    sqlite_where=work.c.state == "ready",
-    postgresql_where=work.c.state == "ready",
+    **_in_state(WorkState.READY),
 )
+Index("ix_work_waiting", work.c.ready_at, work.c.kind, **_in_state(WorkState.WAITING))
+Index("ix_work_running", work.c.kind, work.c.key, **_in_state(WorkState.RUNNING))
+Index("ix_work_aside", work.c.state, work.c.kind, **_in_state(WorkState.DEAD, WorkState.HELD))
+Index("ix_work_over", work.c.finished_at, work.c.kind,
+      **_in_state(WorkState.DONE, WorkState.CANCELLED))  # fmt: skip
 Index(
-    "ix_work_running",
-    work.c.lease_until,
-    sqlite_where=work.c.state == "running",
-    postgresql_where=work.c.state == "running",
+    "ix_work_origin",
+    work.c.origin,
+    work.c.state,
+    sqlite_where=work.c.origin != "",
+    postgresql_where=work.c.origin != "",
 )
 Index(
     "ix_work_instance",
     work.c.instance_ref,
     sqlite_where=work.c.instance_ref.is_not(None),
     postgresql_where=work.c.instance_ref.is_not(None),
+)
+
+schedule = Table(
+    "schedule",
+    metadata,
+    _serial(),
+    Column("name", _string(), nullable=False, unique=True),
+    # What a run is: a work row of this kind and payload, with the origin "schedule:ID".
+    _text("kind"),
+    _text("payload"),  # JSON
+    _text("cron"),
+    _text("time_zone"),  # IANA name; "" for the machine's
+    _text("time_window"),  # "HH:MM-HH:MM" in which runs begin; "" for always
+    Column("catch_up", SmallInteger, nullable=False),
+    Column("enabled", SmallInteger, nullable=False),
+    _optional_number("next_at"),
+    _optional_number("last_at"),
+    _text("last_result"),
+    _number("created_at"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "ix_schedule_next",
+    schedule.c.next_at,
+    sqlite_where=schedule.c.next_at.is_not(None),
+    postgresql_where=schedule.c.next_at.is_not(None),
 )
 
 # ── directory ─────────────────────────────────────────────────────────────────────────────────

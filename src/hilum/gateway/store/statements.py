@@ -16,7 +16,11 @@ from hilum.gateway.store.keys import PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
 __all__ = ["Statements"]
 
 # Given by the database or filled in later.
-_NOT_INSERTED = {"work": {"id", "lease_until", "finished_at"}}
+_NOT_INSERTED = {
+    "work": {
+        *("id", "key", "origin", "lease_until", "lease_boot", "worker", "began_at", "finished_at")
+    }
+}
 
 
 class Statements:

@@ -23,6 +23,7 @@ hilum_stored_bytes_total                    counter  bytes of the instances stor
 hilum_commit_batches_total                  counter  groups of instances made durable together
 hilum_archive_patients, _studies, _series,  gauge    what is in the index, without the quarantine
 _instances, _bytes
+hilum_work{kind,state}                      gauge    jobs; finished ones as long as they are kept
 ==========================================  =======  ==============================================
 
 Values that are not known are left out: of a receiver that is not up, all gauges about it; counters
@@ -31,7 +32,7 @@ stay at their last value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -40,6 +41,7 @@ from prometheus_client.registry import Collector
 import hilum
 from hilum.gateway.heartbeat import Heartbeat
 from hilum.gateway.store.results import Statistics
+from hilum.gateway.store.schema import WorkState
 from hilum.gateway.web.status import Report
 
 __all__ = ["CONTENT_TYPE", "render"]
@@ -91,6 +93,8 @@ class _ReportCollector(Collector):
             yield _gauge("store_reserve_bytes", "Free space that is kept", report.reserve)
         if report.beat is not None:
             yield from _of_receiver(report.beat, alive=report.receiving)
+        if report.work is not None:
+            yield _of_work(report.work)
         if report.totals is not None:
             yield from _of_archive(report.totals)
 
@@ -101,6 +105,14 @@ def _of_receiver(beat: Heartbeat, *, alive: bool) -> Iterator[Metric]:
     if alive:
         for name, field, meaning in _GAUGES:
             yield _gauge(name, meaning, getattr(beat, field))
+
+
+def _of_work(work: Mapping[str, Mapping[WorkState, int]]) -> Metric:
+    jobs = GaugeMetricFamily("hilum_work", "Jobs", labels=["kind", "state"])
+    for kind, states in work.items():
+        for state in WorkState:
+            jobs.add_metric([kind, state.value], states.get(state, 0))
+    return jobs
 
 
 def _of_archive(totals: Statistics) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import hilum
-from hilum.gateway.store.schema import TitleKind
+from hilum.gateway.store.schema import TitleKind, WorkState
 from hilum.gateway.web.status import Report
 
 __all__ = ["bytes_text", "duration_text", "render"]
@@ -67,6 +67,7 @@ def render(report: Report) -> str:
         archive=_archive(report),
         titles=titles,
         keeps_for=_KEEPS_FOR,
+        work_states=list(WorkState),
         users=sum(not account.disabled for account in directory.accounts) if directory else 0,
         looked=_moment(report.looked),
     )

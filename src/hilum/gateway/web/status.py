@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +20,11 @@ from hilum.gateway.store.blobs import MARKER
 from hilum.gateway.store.database import Database
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Snapshot
+from hilum.gateway.store.jobs import counts
 from hilum.gateway.store.observe import Event, open_to_look, recent_events
 from hilum.gateway.store.queries import statistics
 from hilum.gateway.store.results import Statistics, Viewer
+from hilum.gateway.store.schema import WorkState
 from hilum.gateway.web.refreshed import Refreshed
 
 __all__ = ["ANSWER_WITHIN", "Report", "Watch"]
@@ -50,6 +52,7 @@ class Report:
         events: the last ones, newest first.
         totals: what is stored, without the quarantine; None until they were counted.
         totals_age: seconds since they were.
+        work: jobs by kind and state; None until they were counted.
         problems: why the gateway is not ready, for people; empty when it is.
         database_answers: it answered within `ANSWER_WITHIN`.
         reserve: bytes of free space below which nothing is taken; None when not known.
@@ -61,6 +64,7 @@ class Report:
     events: tuple[Event, ...] = ()
     totals: Statistics | None = None
     totals_age: float = 0.0
+    work: Mapping[str, Mapping[WorkState, int]] | None = None
     problems: tuple[str, ...] = ()
     database_answers: bool = False
     reserve: int | None = None
@@ -113,11 +117,12 @@ class Watch:
         self._files = Refreshed(self._look_at_files, every=_EVERY, patience=patience)
         self._looks = Refreshed(self._look_at_database, every=_EVERY, patience=patience)
         self._totals = Refreshed(self._count, every=_TOTALS_EVERY, patience=patience)
+        self._work = Refreshed(self._count_work, every=_EVERY, patience=patience)
 
     async def report(self) -> Report:
         """The state of the gateway, at most a second old; totals may be older."""
-        files, looked, totals = await asyncio.gather(
-            self._files.get(), self._looks.get(), self._totals.get()
+        files, looked, totals, work = await asyncio.gather(
+            self._files.get(), self._looks.get(), self._totals.get(), self._work.get()
         )
         beat, problems = files.value or (None, ())
         if not files.in_time:
@@ -133,6 +138,7 @@ class Watch:
             events=at_last.events if at_last else (),
             totals=totals.value,
             totals_age=totals.age,
+            work=work.value,
             problems=problems,
             database_answers=looked.in_time and at_last is not None and not at_last.problem,
             reserve=self._reserve,
@@ -174,6 +180,12 @@ class Watch:
             return self._ask(lambda database: statistics(database, _EVERYTHING))
         except HilumError:
             return None  # the other look says why
+
+    def _count_work(self) -> Mapping[str, Mapping[WorkState, int]] | None:
+        try:
+            return self._ask(counts)
+        except HilumError:
+            return None
 
     def _ask(self, question: Callable[[Database], T]) -> T:
         with self._opening:
