@@ -14,7 +14,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["dictionary_vr", "tag_for_keyword", "uid_dictionary"]
+__all__ = ["dictionary_entry", "dictionary_vr", "tag_for_keyword", "uid_dictionary"]
 
 
 @cache
@@ -53,6 +53,12 @@ def _keywords() -> dict[str, int]:
 def tag_for_keyword(keyword: str) -> int | None:
     """The tag as a 32-bit number; None where PS3.6 has no such keyword."""
     return _keywords().get(keyword)
+
+
+def dictionary_entry(tag: int) -> tuple[str, str, str] | None:
+    """VR, value multiplicity and keyword of an element; None where PS3.6 has no such element."""
+    entry = _elements().get(tag)
+    return None if entry is None else (str(entry[0]), str(entry[1]), str(entry[4]))
 
 
 def dictionary_vr(tag: int) -> str:

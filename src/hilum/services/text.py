@@ -19,7 +19,9 @@ __all__ = [
     "decode_person_name",
     "decode_text",
     "fold",
+    "fold_name",
     "integer",
+    "single_codec",
     "tm",
     "uid",
 ]
@@ -219,6 +221,19 @@ def _codec(term: str) -> str:
     return "ascii"
 
 
+def single_codec(character_set: bytes) -> str | None:
+    """The codec of a (0008,0005) with one value, for text that is to be written.
+
+    None where escape sequences would be needed, or the term is not known.
+    """
+    term = character_set.decode("iso8859_1").strip()
+    if not term or "\\" in term or "2022" in term:
+        return None
+    codec = _codec(term)
+    # ISO_IR 13 has the one-byte half of Shift JIS only.
+    return None if codec.startswith("iso2022") or codec == "shift_jis" else codec
+
+
 def fold(text: str) -> str:
     """The form of a text in which case, accents, width and runs of spaces make no difference.
 
@@ -231,6 +246,26 @@ def fold(text: str) -> str:
         decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
         text = "".join(char for char in decomposed if not unicodedata.combining(char))
     return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def fold_name(text: str) -> str:
+    """The folded form of a person name (or of a pattern of one), its component groups by ``=``.
+
+    Delimiters at the end of a name mean nothing and are dropped: ``Doe^John^^^`` is ``doe^john``.
+    Several names keep their backslashes. Folding twice changes nothing.
+
+    Standard: PS3.5 6.2.1.1.
+    """
+    folded = fold(text)
+    if not ("^" in folded or "=" in folded or "\\" in folded):
+        return folded
+    return "\\".join(
+        "=".join(map(_fold_group, name.split("="))).rstrip("=") for name in folded.split("\\")
+    )
+
+
+def _fold_group(group: str) -> str:
+    return "^".join(component.strip() for component in group.split("^")).rstrip("^")
 
 
 _DATE = re.compile(rb"(\d{4})(\.?)(\d\d)\2(\d\d)")
