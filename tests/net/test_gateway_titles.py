@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.net.peer import until
 from tests.unit.gateway.store.archive_world import CT, EXPLICIT, IMPLICIT, encode, image
 
 from hilum.errors import AssociationRejected, ConnectFailed
+from hilum.gateway import app
 from hilum.gateway.app import Gateway, initialise
 from hilum.gateway.config import Access, Config, Store
 from hilum.gateway.store import queries
@@ -24,6 +27,7 @@ from hilum.net import Association, connect
 from hilum.net.association import Response
 
 ECHO = (("1.2.840.10008.1.1", (IMPLICIT,)),)
+PALETTE = "1.2.840.10008.5.1.4.39.1"  # Color Palette Storage
 PRIVATE_CLASS = "1.3.12.2.1107.5.9.1"
 
 
@@ -191,6 +195,51 @@ async def call_and_echo(gateway: Gateway, **where: Any) -> Response:
 # ── listeners ─────────────────────────────────────────────────────────────────────────────────
 
 
+async def test_a_peers_name_is_looked_up_again(
+    gateway: Gateway, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "LOOK_UP_NAMES", 0.05)
+    gateway._task(gateway._follow_names(), "names, sooner")
+    gateway.config = replace(gateway.config, access=Access(allow_local=False))
+    found = ["198.51.100.7"]
+    resolve = socket.getaddrinfo
+
+    def resolver(host: Any, *rest: Any, **more: Any) -> Any:
+        return resolve(found[0] if host == "scanner.example" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    directory.put_peer(Peer("scanner", "CT1", "scanner.example"))
+    await live(gateway)
+    with pytest.raises(AssociationRejected):
+        await call(gateway)
+    found[0] = "127.0.0.1"
+    is_local = lambda: gateway._router.networks["scanner.example"][0].is_loopback  # noqa: E731
+    await until(is_local, "the name is not looked up again")
+    async with await call(gateway, contexts=ECHO) as association:
+        assert (await association.c_echo()).status == 0
+
+
+async def test_a_slow_resolver_holds_up_no_change(
+    gateway: Gateway, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "LOOK_UP_WITHIN", 0.05)
+    answers = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def resolver(host: Any, *rest: Any, **more: Any) -> Any:
+        if host == "slow.example":
+            answers.wait(10)
+            return resolve("127.0.0.1", *rest, **more)
+        return resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    directory.put_peer(Peer("slow", "CT1", "slow.example"))
+    await live(gateway)
+    assert gateway._router.networks == {"slow.example": ()}
+    answers.set()
+    await until(lambda: gateway._router.networks["slow.example"], "the answer is not used")
+
+
 async def test_listeners_open_and_close_while_running(
     gateway: Gateway, directory: Directory
 ) -> None:
@@ -306,6 +355,32 @@ async def test_quarantine_where_the_title_says_so(gateway: Gateway, directory: D
     assert seen(gateway) == []
     assert seen(gateway, Viewer(all=True)) == []
     assert seen(gateway, Viewer(quarantine=True)) == ["1.2.3"]
+
+
+async def test_objects_of_no_patient_are_kept_and_listed_apart(
+    gateway: Gateway, directory: Directory
+) -> None:
+    alice = directory.add_account("alice")
+    await live(gateway)
+    nobodys = {"PatientID": None, "PatientName": None, "StudyInstanceUID": None,
+               "SeriesInstanceUID": None, "Modality": None, "StudyDate": None}  # fmt: skip
+    palette = image(SOPClassUID=PALETTE, **nobodys)
+    options = {"sop_class": PALETTE}
+    assert (await store(gateway, palette, **options)).status == 0
+    assert (await store(gateway, palette, "RVU-alice", **options)).status == 0
+    assert (await store(gateway, image("1.2.4"))).status == 0
+    database = gateway._storage.database
+    for viewer in (Viewer(), Viewer(account_id=alice.id), Viewer(all=True)):
+        assert sorted(seen(gateway, viewer)) == ["1.2.3", "1.2.4"]
+        assert [row.study_uid for row in studies(gateway, viewer)] == ["1.2"]
+        assert len(queries.list_patients(database, viewer).rows) == 1
+        assert [row.series_uid for row in queries.list_series(database, viewer).rows] == ["1.2.1"]
+    everything = queries.list_instances(database, Viewer(all=True), every_owner=True).rows
+    assert sorted((row.sop_uid, row.owner_id, row.study_uid) for row in everything) == [
+        ("1.2.3", 0, ""), ("1.2.3", alice.id, ""), ("1.2.4", 0, "1.2")
+    ]  # fmt: skip
+    totals = queries.statistics(database, Viewer())
+    assert (totals.patients, totals.studies, totals.series, totals.instances) == (1, 1, 1, 2)
 
 
 async def test_a_private_sop_class_is_kept(gateway: Gateway) -> None:

@@ -104,7 +104,9 @@ def ls(
             date_from=since,
             date_to=until,
         )
-        found = _all(level, opened, _viewer(opened, user, quarantine), filters, limit)
+        more = {"every_owner": user is None} if level == "instance" else {}
+        viewer = _viewer(opened, user, quarantine)
+        found = _all(level, opened, viewer, filters, limit, **more)
         if json:
             print_json(list(found))
             return
@@ -113,11 +115,11 @@ def ls(
 
 
 def _all(
-    level: str, opened: Database, viewer: Viewer, filters: Filters, limit: int
+    level: str, opened: Database, viewer: Viewer, filters: Filters, limit: int, **more: bool
 ) -> Iterator[Any]:
-    after, left = None, limit or sys.maxsize
+    after, left, listed = None, limit or sys.maxsize, LEVELS[level]
     while left > 0:
-        page: Page[Any] = LEVELS[level](opened, viewer, filters, limit=min(left, 500), after=after)
+        page: Page[Any] = listed(opened, viewer, filters, limit=min(left, 500), after=after, **more)
         yield from page.rows
         left -= len(page.rows)
         after = page.next

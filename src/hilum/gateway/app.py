@@ -23,7 +23,8 @@ import hilum
 from hilum.errors import ConfigurationError, HilumError, NotFound, StoreUnavailable
 from hilum.gateway import heartbeat
 from hilum.gateway.config import Config, parse_address
-from hilum.gateway.flow.address import Router, peer_networks
+from hilum.gateway.flow.address import Router
+from hilum.gateway.flow.names import HostNames
 from hilum.gateway.store import posix
 from hilum.gateway.store.blobs import MARKER, BlobStore
 from hilum.gateway.store.bucket_list import BucketList
@@ -63,6 +64,10 @@ LOOK_FOR_CHANGES = 0.5
 HEARTBEAT = 1.0
 CHECKPOINT = 1.0
 JANITOR = 1.0
+# Addresses behind a name seldom change, and a scanner tries again.
+LOOK_UP_NAMES = 30.0
+# A resolver that takes longer holds up no change of the directory.
+LOOK_UP_WITHIN = 3.0
 # A web process that ends at once is not started in a tight loop.
 WEB_AGAIN = 5.0
 
@@ -248,6 +253,8 @@ class Gateway:
         self._not_open: dict[str, str] = {}
         self._telling = asyncio.Lock()
         self._beat = heartbeat.Heartbeat(version=hilum.__version__)
+        self._names = HostNames()
+        self._looking_up: asyncio.Task[None] | None = None
         self._router = Router(config.access, storage.directory.snapshot(), {}, self._committer)
 
     @classmethod
@@ -275,6 +282,7 @@ class Gateway:
         await asyncio.to_thread(gateway._work.void_leases_of, "receiver")
         gateway._task(gateway._runner.run(), "work")
         gateway._task(gateway._follow_changes(), "changes")
+        gateway._task(gateway._follow_names(), "names")
         gateway._task(gateway._beat_forever(), "heartbeat")
         gateway._task(gateway._checkpoint_forever(), "checkpoint")
         gateway._task(gateway._delete_forever(), "janitor")
@@ -317,8 +325,9 @@ class Gateway:
 
     async def _apply(self, snapshot: Snapshot, *, first: bool = False) -> None:
         """Route by a new snapshot, and open and close listeners by it."""
-        networks = await asyncio.to_thread(peer_networks, snapshot)
-        self._router = Router(self.config.access, snapshot, networks, self._committer)
+        if self._names.unknown(snapshot.peers):
+            await self._look_up(snapshot)
+        self._route(snapshot)
         wanted = {
             listener.name: self._placed(listener)
             for listener in snapshot.listeners
@@ -347,6 +356,26 @@ class Gateway:
         self._not_open = not_open
         if not wanted:
             log.warning("no listener is enabled; add one with 'hilum listener add'")
+
+    def _route(self, snapshot: Snapshot) -> None:
+        networks = self._names.networks(snapshot.peers)
+        self._router = Router(self.config.access, snapshot, networks, self._committer)
+
+    async def _look_up(self, snapshot: Snapshot) -> None:
+        """Look up the names of peers, waiting ``LOOK_UP_WITHIN`` at most; one look-up at a time."""
+
+        async def look_up() -> None:
+            await asyncio.to_thread(self._names.look_up, snapshot.peers)
+            self._route(self._router.snapshot)
+
+        if self._looking_up is None or self._looking_up.done():
+            self._looking_up = asyncio.create_task(look_up(), name="look up names")
+        await asyncio.wait([self._looking_up], timeout=LOOK_UP_WITHIN)
+
+    async def _follow_names(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_UP_NAMES)
+            await self._look_up(self._router.snapshot)
 
     def _placed(self, listener: Listener) -> Listener:
         """``--dicom`` goes before what the directory says of the first listener."""

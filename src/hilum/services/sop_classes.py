@@ -183,15 +183,18 @@ def is_storage(uid: str) -> bool:
 def may_store(uid: str) -> bool:
     """Whether an acceptor that takes everything storable should accept this abstract syntax.
 
-    True for the known storage classes of patient objects, for private classes, and for standard
-    classes too young to be known here when their UID lies where only storage classes are assigned:
-    the arc 1.2.840.10008.5.1.4.1.1 outside its parts 200 and 201. Unknown numbers beside the
-    RT delivery instructions (5.1.4.34) are refused: machine verification and UPS live there too.
-    False for every other standard class, and for non-patient objects, which have no study.
+    True for the known storage classes, those of objects without patient included, for private
+    classes, and for standard classes too young to be known here when their UID lies where only
+    storage classes are assigned: the arc 1.2.840.10008.5.1.4.1.1 outside its parts 200 and 201.
+    Unknown numbers beside the RT delivery instructions (5.1.4.34) are refused: machine
+    verification and UPS live there too.
+    False for every other standard class.
 
-    Standard: PS3.4 B.5; PS3.6 Table A-1.
+    Standard: PS3.4 B.5, GG.3; PS3.6 Table A-1.
     """
-    if uid in STORAGE_SOP_CLASSES or is_private_class(uid):
+    if uid in STORAGE_SOP_CLASSES or uid in NON_PATIENT_STORAGE_SOP_CLASSES:
+        return True
+    if is_private_class(uid):
         return True
     if not uid.startswith(_STORAGE_ARC) or uid.startswith(_MIXED_ARCS):
         return False

@@ -64,11 +64,7 @@ NOT_STORAGE = {
     "media creation": "1.2.840.10008.5.1.1.33",
     "UPS push": "1.2.840.10008.5.1.4.34.6.1",
     "RT machine verification": "1.2.840.10008.5.1.4.34.8",
-    "hanging protocol": "1.2.840.10008.5.1.4.38.1",
-    "implant template": "1.2.840.10008.5.1.4.43.1",
-    "CT defined procedure protocol": ARC + "200.1",
     "protocol approval find": ARC + "200.4",
-    "inventory": ARC + "201.1",
     "inventory find": ARC + "201.2",
     "storage management instance": ARC + "201.1.1",
     "repository query": ARC + "201.6",
@@ -91,6 +87,12 @@ def test_storage_class(uid: str) -> None:
 def test_not_a_storage_class(uid: str) -> None:
     assert not is_storage(uid)
     assert not may_store(uid)
+
+
+@pytest.mark.parametrize("uid", sorted(NON_PATIENT_STORAGE_SOP_CLASSES))
+def test_objects_of_no_patient_may_be_stored_too(uid: str) -> None:
+    assert not is_storage(uid)
+    assert may_store(uid)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -31,25 +30,10 @@ from hilum.net.service import Accept, Reject, storage_policy
 from hilum.net.service import Peer as Caller
 from hilum.wire.pdu import AssociateRQ
 
-__all__ = ["Router", "peer_networks"]
+__all__ = ["Router"]
 
 ANY = "*"
 """A peer with this AE title stands for every caller from its addresses."""
-
-
-def peer_networks(snapshot: Snapshot) -> dict[str, tuple[Network, ...]]:
-    """The addresses of each peer by its name; host names are looked up, so this may block."""
-    found: dict[str, tuple[Network, ...]] = {}
-    for peer in snapshot.peers:
-        try:
-            found[peer.name] = (ipaddress.ip_network(peer.host, strict=False),)
-        except ValueError:
-            try:
-                names = {info[4][0] for info in socket.getaddrinfo(peer.host, None)}
-                found[peer.name] = tuple(ipaddress.ip_network(str(name)) for name in names)
-            except (OSError, ValueError):
-                found[peer.name] = ()
-    return found
 
 
 @dataclass
@@ -59,7 +43,7 @@ class Router:
     Args:
         access: who may connect without being a peer.
         snapshot: the directory.
-        networks: from ``peer_networks``.
+        networks: of peers' hosts, from ``names.HostNames``.
         committer: takes what is stored.
     """
 
@@ -115,7 +99,7 @@ class Router:
         any_title: Peer | None = None
         for peer in self.snapshot.peers:
             if peer.ae_title in (calling, ANY) and any(
-                ip in network for network in self.networks.get(peer.name, ())
+                ip in network for network in self.networks.get(peer.host, ())
             ):
                 if peer.ae_title != ANY:
                     return peer

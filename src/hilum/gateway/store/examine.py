@@ -1,6 +1,6 @@
 """What a data set says about itself, held against the command it came with.
 
-Standard: PS3.4 B.2.3 (A900H data set does not match SOP class).
+Standard: PS3.4 B.2.3 (A900H data set does not match SOP class), GG.3 (objects of no patient).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hilum.errors import HilumError
 from hilum.gateway.store.keys import INDEX_KEYS
 from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy
 from hilum.services.header import HeaderScan
+from hilum.services.sop_classes import NON_PATIENT_STORAGE_SOP_CLASSES
 from hilum.services.status import Status
 from hilum.services.text import uid
 
@@ -19,6 +20,8 @@ __all__ = ["HEADER_KEYS", "Examined", "Mismatch", "examine"]
 
 #: What a scanner must read for ``examine`` and the index.
 HEADER_KEYS = ("SOPClassUID", "SOPInstanceUID", *INDEX_KEYS)
+
+_OF_NO_PATIENT = ("SOPInstanceUID",)
 
 
 class Mismatch(HilumError):
@@ -40,7 +43,8 @@ class Examined:
 
     Args:
         values: raw header values by keyword.
-        study_uid: Study Instance UID, "" where there is none (quarantined then).
+        study_uid: Study Instance UID, "" where there is none: an object of no patient, or
+            quarantined.
         series_uid: Series Instance UID, likewise.
         flags: what is odd about the data set.
     """
@@ -64,7 +68,7 @@ def examine(
         scan: of the data set, with the index's keys.
         sop_class_uid: Affected SOP Class UID.
         sop_instance_uid: Affected SOP Instance UID.
-        missing: what to do where Study or Series Instance UID is missing.
+        missing: what to do where Study or Series Instance UID is missing and should not be.
 
     Raises:
         Mismatch: A900H, with the reason.
@@ -92,7 +96,9 @@ def examine(
         keyword: uid(values.get(keyword, b""))
         for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
     }
-    absent = [keyword for keyword, value in found.items() if not value]
+    # Palettes, protocols, templates belong to no patient and no study (PS3.4 GG.3).
+    needed = _OF_NO_PATIENT if sop_class_uid in NON_PATIENT_STORAGE_SOP_CLASSES else tuple(found)
+    absent = [keyword for keyword in needed if not found[keyword]]
     if absent:
         if missing is not MissingUidPolicy.QUARANTINE:
             raise Mismatch(Status.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, f"{absent[0]} is missing")

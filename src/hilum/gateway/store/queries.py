@@ -14,9 +14,12 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    and_,
+    case,
     func,
     literal_column,
     select,
+    true,
     tuple_,
 )
 
@@ -95,7 +98,11 @@ def list_patients(
             viewer.may_see(_patient.c.owner_id),
             ~preferred_patient(viewer),
             select(literal_column("1"))
-            .where(visible.c.patient_ref == _patient.c.id, visible.c.n_instances > 0)
+            .where(
+                visible.c.patient_ref == _patient.c.id,
+                visible.c.n_instances > 0,
+                *_of_patients(viewer, visible.c.study_uid),
+            )
             .exists(),
             *conditions(filters, "patient"),
         )
@@ -140,6 +147,7 @@ def list_studies(
         .where(
             viewer.may_see(_study.c.owner_id),
             _study.c.n_instances > 0,
+            *_of_patients(viewer, _study.c.study_uid),
             ~preferred_study(viewer),
             *conditions(filters, "study"),
         )
@@ -171,6 +179,7 @@ def list_series(
         .where(
             viewer.may_see(_study.c.owner_id),
             _series.c.n_instances > 0,
+            *_of_patients(viewer, _study.c.study_uid),
             ~preferred_series(viewer),
             *conditions(filters, "series"),
         )
@@ -201,8 +210,20 @@ def list_instances(
     *,
     limit: int = 1000,
     after: Cursor | None = None,
+    every_owner: bool = False,
 ) -> Page[InstanceRow]:
-    """Current versions by Instance Number; meant for one series (`Filters.series_uid`)."""
+    """Current versions by Instance Number; meant for one series (`Filters.series_uid`).
+
+    Objects of no patient are listed here and nowhere else; they have no study and no series.
+
+    Args:
+        database: see `open_database`.
+        viewer: who asks.
+        filters: what the list is narrowed to.
+        limit: rows of a page.
+        after: where the page before ended.
+        every_owner: an instance that several owners have is listed once for each of them.
+    """
     number = func.coalesce(_instance.c.instance_number, -1)
     order = [number, _instance.c.id]
     statement = (
@@ -214,7 +235,7 @@ def list_instances(
         .where(
             viewer.may_see(_instance.c.owner_id),
             _instance.c.superseded == 0,
-            ~preferred_instance(viewer),
+            *(() if every_owner else (~preferred_instance(viewer),)),
             *conditions(filters, "instance"),
         )
         .order_by(*order)
@@ -318,16 +339,26 @@ def versions(database: Database, viewer: Viewer, sop_uid: str) -> list[Version]:
 
 def statistics(database: Database, viewer: Viewer) -> Statistics:
     """Totals from the counts that the writer keeps: studies are added up, not instances."""
+    of_patients = and_(*_of_patients(viewer, _study.c.study_uid), true())
     sums = select(
-        func.count(_study.c.patient_ref.distinct()),
-        func.count(),
+        func.count(case((of_patients, _study.c.patient_ref)).distinct()),
+        func.count(case((of_patients, _study.c.id))),
+        func.coalesce(func.sum(case((of_patients, _study.c.n_series))), 0),
         *(
             func.coalesce(func.sum(column), 0)
-            for column in (_study.c.n_series, _study.c.n_instances, _study.c.total_bytes)
+            for column in (_study.c.n_instances, _study.c.total_bytes)
         ),
     ).where(viewer.may_see(_study.c.owner_id), _study.c.n_instances > 0)
     with database.read() as connection:
         return Statistics(*(int(value) for value in connection.execute(sums).one()))
+
+
+def _of_patients(viewer: Viewer, study_uid: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    """Leaves out what stands for objects of no patient: a study without UID.
+
+    In the quarantine it is what came without one, and is listed.
+    """
+    return [] if viewer.quarantine else [study_uid != ""]
 
 
 # ── pages ─────────────────────────────────────────────────────────────────────────────────────

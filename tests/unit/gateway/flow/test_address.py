@@ -11,7 +11,8 @@ import pytest
 
 from hilum.gateway.config import Access
 from hilum.gateway.flow import address
-from hilum.gateway.flow.address import Router, peer_networks
+from hilum.gateway.flow.address import Router
+from hilum.gateway.flow.names import HostNames
 from hilum.gateway.store.commit import Arrival, Committer, Destination
 from hilum.gateway.store.entries import Account, CalledTitle, Listener, Peer, Snapshot
 from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
@@ -53,7 +54,9 @@ SNAPSHOT = Snapshot(1, (ALICE, BOB, LONG), TITLES, (LISTENER, ANY), (), {})
 
 def router(*peers: Peer, access: Access = Access(), snapshot: Snapshot = SNAPSHOT) -> Router:  # noqa: B008
     found = replace(snapshot, peers=peers)
-    return Router(access, found, peer_networks(found), cast(Committer, None))
+    names = HostNames()
+    names.look_up(found.peers)
+    return Router(access, found, names.networks(found.peers), cast(Committer, None))
 
 
 def asked(called: str, calling: str) -> AssociateRQ:

@@ -12,6 +12,7 @@ from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy
 from hilum.services.header import HeaderScanner
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+PALETTE = "1.2.840.10008.5.1.4.39.1"
 SCANNER = HeaderScanner(HEADER_KEYS)
 
 
@@ -21,9 +22,10 @@ def look(
     *,
     sop: str = "1.2.3",
     missing: MissingUidPolicy = MissingUidPolicy.REFUSE,
+    sop_class: str = CT,
 ) -> Examined:
     scan = SCANNER.scan(data, transfer_syntax, final=True)
-    return examine(scan, sop_class_uid=CT, sop_instance_uid=sop, missing=missing)
+    return examine(scan, sop_class_uid=sop_class, sop_instance_uid=sop, missing=missing)
 
 
 @pytest.mark.parametrize("transfer_syntax", [EXPLICIT, IMPLICIT, "1.2.840.10008.1.2.2"])
@@ -31,6 +33,16 @@ def test_a_good_data_set_passes_without_flags(transfer_syntax: str) -> None:
     found = look(encode(image(), transfer_syntax), transfer_syntax)
     assert (found.study_uid, found.series_uid, found.flags) == ("1.2", "1.2.1", InstanceFlag(0))
     assert found.values["PatientName"] == b"Doe^Jane"
+
+
+@pytest.mark.parametrize("missing", MissingUidPolicy)
+def test_an_object_of_no_patient_needs_no_study(missing: MissingUidPolicy) -> None:
+    palette = image(SOPClassUID=PALETTE, StudyInstanceUID=None, SeriesInstanceUID=None)
+    found = look(encode(palette), missing=missing, sop_class=PALETTE)
+    assert (found.study_uid, found.series_uid, found.flags) == ("", "", InstanceFlag(0))
+    nameless = image(None, SOPClassUID=PALETTE, StudyInstanceUID=None)
+    with pytest.raises(Mismatch, match="SOPInstanceUID is missing"):
+        look(encode(nameless), sop_class=PALETTE)
 
 
 def test_padding_is_no_difference() -> None:

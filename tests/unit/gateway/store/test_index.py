@@ -261,7 +261,9 @@ def test_packed_bytes_come_out_as_they_went_in(values, charset):
         assert dict(unpack_raw(packed)) == {"SpecificCharacterSet": charset or b"", **unusual}
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.dictionaries(
         st.sampled_from([key.keyword for key in (*PATIENT_KEYS, *STUDY_KEYS)]),
