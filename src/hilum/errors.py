@@ -15,6 +15,7 @@
     │   ├── ConnectionLost           the transport closed without A-RELEASE or A-ABORT
     │   └── AssociationTimeout       a deadline passed; the association was aborted
     ├── NoPresentationContext        no accepted context fits; the association is still usable
+    ├── Refused                      a handler's answer to a request: status, comment, elements
     ├── InvalidDicom                 a file or data set cannot be read as DICOM
     └── StoreError                   the gateway's storage
         ├── StorageFailed            bytes, names or rows could not be made durable
@@ -39,6 +40,7 @@ __all__ = [
     "LocalProtocolError",
     "NoPresentationContext",
     "NotFound",
+    "Refused",
     "RemoteProtocolError",
     "StorageFailed",
     "StoreError",
@@ -142,6 +144,30 @@ class AssociationTimeout(AssociationError):
 
 class NoPresentationContext(HilumError):
     """No accepted presentation context fits; the association is still usable."""
+
+
+class Refused(HilumError):
+    """Raised by the handler of a request: what it answers instead.
+
+    Standard: PS3.7 annex C.
+
+    Args:
+        status: (0000,0900).
+        error_comment: (0000,0902), at most 64 characters; never with a patient's data.
+        offending_element: tags as 32-bit numbers, (0000,0901).
+        data: a data set of the response, in its context's transfer syntax.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error_comment: str | None = None,
+        offending_element: tuple[int, ...] | None = None,
+        data: bytes | None = None,
+    ) -> None:
+        self.status, self.error_comment = status, error_comment
+        self.offending_element, self.data = offending_element, data
+        super().__init__(f"status {status:04X}H" + (f": {error_comment}" if error_comment else ""))
 
 
 class InvalidDicom(HilumError):

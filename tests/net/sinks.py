@@ -6,6 +6,8 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 
+from tests.unit.wire.playbook import CT_IMAGE
+
 from hilum.net.association import Association
 from hilum.net.service import Accept, Context, Outcome, Part, StoreSink
 from hilum.wire.command import Command
@@ -154,4 +156,4 @@ class Store:
         return made
 
     def authorise(self, rq: object, peer: object) -> Accept:
-        return Accept(open_store=self)
+        return Accept(open_store=self, roles={CT_IMAGE: (True, True)}, window=(10, 10))

@@ -17,6 +17,7 @@ from tests.unit.wire.playbook import (
     IMPLICIT,
     PDV,
     VERIFICATION,
+    an_rq,
     command_pdv,
     echo_rq,
     pdata,
@@ -37,14 +38,20 @@ from hilum.errors import (
 )
 from hilum.net.association import Association
 from hilum.net.client import connect
-from hilum.net.limits import Timeouts
+from hilum.net.limits import Limits, Timeouts
 from hilum.net.server import Server, serve
 from hilum.net.service import Accept, Outcome, Reject
 from hilum.wire.command import Command, CommandField
-from hilum.wire.items import AsynchronousOperationsWindow
-from hilum.wire.pdu import Abort, ReleaseRP, ReleaseRQ
+from hilum.wire.items import AsynchronousOperationsWindow, MaximumLength, RoleSelection
+from hilum.wire.pdu import Abort, AssociateRQ, ReleaseRP, ReleaseRQ
 
+BOTH_ROLES = RoleSelection(CT_IMAGE, True, True)
 CONTEXTS = ((VERIFICATION, (EXPLICIT, IMPLICIT)), (CT_IMAGE, (EXPLICIT,)))
+
+
+def rq_with_roles(max_length: int = 16384) -> AssociateRQ:
+    """An A-ASSOCIATE-RQ that lets its acceptor store too."""
+    return an_rq(items=(MaximumLength(max_length), BOTH_ROLES))
 
 
 async def dial(server: Server, **arguments: Any) -> Association:
@@ -137,10 +144,9 @@ async def test_a_store_says_who_moved_it(listen: Listen) -> None:
 
 async def test_the_acceptor_asks_too(listen: Listen) -> None:
     """Requests go both ways on one association (field notes A 22)."""
-    server = await listen()
+    server = await listen(Store().authorise)
     store = Store()
-    async with await dial(server) as association:
-        association.accept = Accept(open_store=store)
+    async with await dial(server, roles=(BOTH_ROLES,), open_store=store) as association:
         (other,) = server.associations
         assert (await other.c_echo()).status == 0
         assert (await other.c_store([b"abcd"], **image())).status == 0
@@ -431,10 +437,9 @@ async def test_a_response_with_a_data_set(listen: Listen) -> None:
 
 
 async def test_a_response_with_too_large_a_data_set(
-    listen: Listen, monkeypatch: pytest.MonkeyPatch
+    listen: Listen,
 ) -> None:
-    monkeypatch.setattr("hilum.net.association.MAX_DATA_SET_IN_MEMORY", 1000)
-    server = await listen()
+    server = await listen(limits=Limits(max_data_set_in_memory=1000))
     async with await RawPeer.associate(server.port) as peer:
         (association,) = server.associations
         asking = asyncio.create_task(association.c_echo())
@@ -475,8 +480,6 @@ async def test_what_follows_a_release_request_in_one_segment(
 async def test_what_follows_an_association_request_in_one_segment(
     listen: Listen, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tests.unit.wire.playbook import an_rq
-
     server = await listen()
     for after in (an_rq(), Abort(), b"GET / HTTP/1.1\r\n", pdata(), ReleaseRP()):
         async with await RawPeer.connect(server.port) as peer:

@@ -9,7 +9,7 @@ import pytest
 from tests.net.conftest import Listen
 from tests.net.peer import RawPeer, until
 from tests.net.sinks import HeldCommit, Store
-from tests.net.test_association import dial, image, status
+from tests.net.test_association import dial, image, rq_with_roles, status
 from tests.unit.wire.playbook import (
     PDV,
     an_ac,
@@ -152,8 +152,8 @@ async def test_a_steady_sender_is_not_aborted(listen: Listen) -> None:
 
 
 async def test_a_peer_that_stops_reading_what_we_send(listen: Listen) -> None:
-    server = await listen(timeouts=Timeouts(write=SHORT))
-    async with await RawPeer.associate(server.port) as peer:
+    server = await listen(Store().authorise, timeouts=Timeouts(write=SHORT))
+    async with await RawPeer.associate(server.port, rq_with_roles()) as peer:
         (association,) = server.associations
         # Its stream reader stops reading by itself once it holds 128 KiB.
         with pytest.raises(AssociationTimeout, match="takes no data"):

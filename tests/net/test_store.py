@@ -11,7 +11,7 @@ import pytest
 from tests.net.conftest import Listen
 from tests.net.peer import RawPeer, until
 from tests.net.sinks import Broken, HeldCommit, Sink, SlowSink, Store
-from tests.net.test_association import dial, image, status
+from tests.net.test_association import BOTH_ROLES, dial, image, rq_with_roles, status
 from tests.unit.wire.playbook import PDV, command_pdv, echo_rq, pdata, store_rq
 
 from hilum.errors import AssociationAborted, AssociationError, RemoteProtocolError
@@ -336,8 +336,9 @@ async def test_requests_both_ways_while_data_flows(listen: Listen) -> None:
     store, back = Store(SlowSink), Store(SlowSink)
     server = await listen(store.authorise, limits=SMALL)
     content = noise(3 << 20)
-    async with await dial(server, limits=SMALL) as association:
-        association.accept = back.authorise(None, None)
+    async with await dial(
+        server, limits=SMALL, roles=(BOTH_ROLES,), open_store=back
+    ) as association:
         (other,) = server.associations
         answers = await asyncio.gather(
             association.c_store([content], **image("1.1")),
@@ -448,20 +449,20 @@ async def test_a_turn_to_send_that_is_cancelled_is_passed_on(
         await gate.wait()
         yield b"cd"
 
-    async with await dial(server) as association:
+    async with await dial(server, window=(10, 10)) as association:
         first = asyncio.create_task(association.c_store(gated(), **image()))
-        await until(lambda: association._sending, "the first")
+        await until(lambda: association.sending.busy, "the first")
         second = asyncio.create_task(association.c_echo())
         third = asyncio.create_task(association.c_echo())
-        await until(lambda: len(association._send_turn) == 2, "the others")
-        pass_on = association._next_turn
+        await until(lambda: len(association.sending.turns) == 2, "the others")
+        pass_on = association.sending.next_turn
 
         def pass_on_and_cancel() -> None:
-            monkeypatch.setattr(association, "_next_turn", pass_on)
+            monkeypatch.setattr(association.sending, "next_turn", pass_on)
             pass_on()
             second.cancel()  # in the very step in which its turn has come
 
-        monkeypatch.setattr(association, "_next_turn", pass_on_and_cancel)
+        monkeypatch.setattr(association.sending, "next_turn", pass_on_and_cancel)
         gate.set()
         async with asyncio.timeout(5):
             assert (await first).status == 0
@@ -480,13 +481,13 @@ async def test_an_answer_waits_for_our_own_message(listen: Listen) -> None:
         await gate.wait()
         yield b"cd"
 
-    async with await RawPeer.associate(server.port) as peer:
+    async with await RawPeer.associate(server.port, rq_with_roles()) as peer:
         (association,) = server.associations
         storing = asyncio.create_task(association.c_store(gated(), **image()))
-        await until(lambda: association._sending, "our message")
+        await until(lambda: association.sending.busy, "our message")
         peer.send(*[pdata(command_pdv(1, echo_rq(n))) for n in range(1, 2000)])
-        await until(lambda: association._blocked, "the block")
-        assert len(association._deferred) == 1
+        await until(lambda: association.receiving.blocked, "the block")
+        assert len(association.sending.deferred) == 1
         gate.set()
         heard = [await peer.hear() for _ in range(3)]
         assert [pdv.command for pdu in heard for pdv in pdu.pdvs] == [True, False, False]  # type: ignore[union-attr]
@@ -499,13 +500,8 @@ async def test_an_answer_waits_for_our_own_message(listen: Listen) -> None:
 
 async def test_a_tiny_maximum_length_does_not_queue_everything_at_once(listen: Listen) -> None:
     """Sixteen bytes a PDU make a header and two objects for every ten bytes."""
-    from tests.unit.wire.playbook import an_rq
-
-    from hilum.wire.items import MaximumLength
-
-    server = await listen()
-    rq = an_rq(items=(MaximumLength(16),))
-    async with await RawPeer.associate(server.port, rq) as peer:
+    server = await listen(Store().authorise)
+    async with await RawPeer.associate(server.port, rq_with_roles(16)) as peer:
         (association,) = server.associations
         storing = asyncio.create_task(association.c_store([bytes(8 << 20)], **image()))
         await until(lambda: association.link.is_full, "a full transport")

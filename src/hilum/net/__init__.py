@@ -1,24 +1,43 @@
 """Associations on asyncio: ``connect`` opens one, ``serve`` accepts them."""
 
-from hilum.net.association import Association, Response
+from hilum.net.association import Association, Response, Responses
 from hilum.net.client import connect
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.server import Server, serve
-from hilum.net.service import Accept, Context, Outcome, Peer, Reject, StoreSink, storage_policy
+from hilum.net.service import (
+    Accept,
+    Context,
+    Handler,
+    Outcome,
+    Peer,
+    Refused,
+    Reject,
+    Reply,
+    Request,
+    StoreSink,
+    service_policy,
+    storage_policy,
+)
 
 __all__ = [
     "Accept",
     "Association",
     "Context",
+    "Handler",
     "Limits",
     "Outcome",
     "Peer",
+    "Refused",
     "Reject",
+    "Reply",
+    "Request",
     "Response",
+    "Responses",
     "Server",
     "StoreSink",
     "Timeouts",
     "connect",
     "serve",
+    "service_policy",
     "storage_policy",
 ]

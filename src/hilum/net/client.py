@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hilum.errors import AssociationTimeout, ConfigurationError, ConnectFailed
 from hilum.net.association import Association
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.link import Link, Observer
-from hilum.net.service import Peer
+from hilum.net.service import Accept, Handler, OpenStore, Peer
 from hilum.services.sop_classes import VERIFICATION
 from hilum.services.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from hilum.wire.command import CommandField
 from hilum.wire.connection import Connection
-from hilum.wire.items import UserIdentityRQ, UserItem
+from hilum.wire.items import (
+    AsynchronousOperationsWindow,
+    RoleSelection,
+    UserIdentityRQ,
+    UserItem,
+)
 from hilum.wire.negotiation import own_items, presentation_contexts
 from hilum.wire.pdu import AssociateRQ
 
@@ -39,6 +45,10 @@ async def connect(
     server_hostname: str | None = None,
     user_identity: UserIdentityRQ | None = None,
     items: Iterable[UserItem] = (),
+    roles: Iterable[RoleSelection] = (),
+    window: tuple[int, int] | None = None,
+    open_store: OpenStore | None = None,
+    handlers: Mapping[CommandField, Handler] | None = None,
     bind: str | None = None,
     observer: Observer | None = None,
 ) -> Association:
@@ -57,7 +67,12 @@ async def connect(
         tls: a context of ``net.tls``; None is plain TCP.
         server_hostname: the name the peer's certificate must show; None takes ``host``.
         user_identity: who we are (PS3.7 D.3.3.7).
-        items: further user-information items (roles, extended negotiation, window).
+        items: further user-information items (extended negotiation).
+        roles: role selection, one per SOP class: what a C-GET will bring needs the SCP role.
+        window: operations that we may have outstanding, and those that the peer may, at most; 0 is
+            no limit. None negotiates none, as some peers drop the connection over it.
+        open_store: where C-STOREs of the peer go, as C-GET brings them; None refuses them.
+        handlers: who serves its other requests, such as N-EVENT-REPORT; see ``Accept``.
         bind: local address to connect from.
         observer: sees bytes and connection events.
 
@@ -81,6 +96,8 @@ async def connect(
         contexts=presentation_contexts(contexts),
         user_items=(
             *own_items(limits.max_length),
+            *((AsynchronousOperationsWindow(*window),) if window else ()),
+            *roles,
             *items,
             *((user_identity,) if user_identity else ()),
         ),
@@ -91,10 +108,11 @@ async def connect(
     rq.encode()  # what cannot be sent is found before anything is opened
     connection.send(rq, loop.time())
     association = Association(connection, timeouts=timeouts, limits=limits)
+    association.accept = Accept(open_store=open_store, handlers=handlers or {})
     sock, address = await _connect_socket(host, port, timeouts.connect, bind)
     association.peer = Peer(address[0], address[1])
     link = Link(connection, association, timeouts, limits, sock, observer)
-    association.link = link
+    association.attach(link)
     try:
         async with asyncio.timeout(timeouts.connect):
             await loop.create_connection(

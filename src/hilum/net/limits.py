@@ -56,6 +56,12 @@ class Limits:
         buffer_size: size of each of the two receive buffers of an association that is receiving
             a large data set, bytes. An idle association has none.
         max_free_buffers: how many of those are kept for reuse.
+        max_data_set_in_memory: longest data set of a message other than C-STORE-RQ, bytes. Identifiers
+            and event information are a few KB; the largest that real peers send are commitment
+            results with tens of thousands of references.
+        max_responses: responses to our C-FIND, C-GET or C-MOVE that are kept while nobody takes
+            them; then reading pauses until half are taken.
+        max_response_bytes: the same in bytes of their data sets.
         backlog: of the listening socket.
     """
 
@@ -68,6 +74,9 @@ class Limits:
     min_receive_rate: float = 1_000.0
     buffer_size: int = 512 << 10
     max_free_buffers: int = 32
+    max_data_set_in_memory: int = 64 << 20
+    max_responses: int = 4096
+    max_response_bytes: int = 4 << 20
     backlog: int = 512
 
     def connection(self, timeouts: Timeouts) -> ConnectionLimits:

@@ -120,7 +120,7 @@ class Server:
         association.on_end = self._ended
         association.on_closed = self._gone
         link = Link(connection, association, timeouts, limits, sock, self.observer)
-        association.link = link
+        association.attach(link)
         self._unassociated[association] = None
         self._task(self._open(association, sock), f"open {address}")
 
@@ -248,7 +248,7 @@ class Server:
             association.peer,
             _shown(rq.called_ae_title),
         )
-        association._pump()
+        association.receiving.pump()
         association.link.flush()
 
     def _reject(self, association: Association, reject: Reject) -> None:

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from hilum.errors import InvalidDicom, Refused
+from hilum.services.datasets import decode
 from hilum.services.sop_classes import VERIFICATION, may_store
-from hilum.services.transfer_syntaxes import choose
-from hilum.wire.command import Command
+from hilum.services.status import Status
+from hilum.services.transfer_syntaxes import TRANSFER_SYNTAXES, choose
+from hilum.wire.command import Command, CommandField
 from hilum.wire.items import UserItem
 from hilum.wire.negotiation import ContextPolicy
 from hilum.wire.pdu import AssociateRQ, ContextResult, PresentationContext
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from hilum.net.association import Association
 
 __all__ = [
     "Accept",
     "Authorise",
     "Context",
+    "Handler",
     "OpenStore",
     "Outcome",
+    "PENDING",
     "Part",
     "Peer",
+    "Refused",
     "Reject",
+    "Reply",
+    "Request",
     "StoreSink",
+    "service_policy",
     "storage_policy",
 ]
 
@@ -35,12 +48,26 @@ __all__ = [
 Part = bytes | memoryview
 
 
+PENDING = frozenset({int(Status.PENDING), int(Status.PENDING_WITHOUT_OPTIONAL_KEYS)})
+"""The statuses of a response that another one follows (PS3.7 C.1.3; PS3.4 C.4.1.1.4)."""
+
+
 class Context(NamedTuple):
-    """An accepted presentation context."""
+    """An accepted presentation context.
+
+    Args:
+        context_id: odd, 1 to 255.
+        abstract_syntax: mostly a SOP class.
+        transfer_syntax: the one accepted.
+        scu: whether we may play the user of its service (PS3.7 D.3.3.4).
+        scp: whether we may play the provider.
+    """
 
     context_id: int
     abstract_syntax: str
     transfer_syntax: str
+    scu: bool = True
+    scp: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +141,88 @@ class StoreSink(Protocol):
 OpenStore = Callable[[Command, Context, "Association"], StoreSink | Outcome]
 
 
+_NO_ELEMENTS: Mapping[str, Any] = MappingProxyType({})
+
+
+class Reply(NamedTuple):
+    """One response message.
+
+    Args:
+        status: (0000,0900).
+        data: its data set, encoded in the request's ``context.transfer_syntax``.
+        elements: further command elements by their names in ``wire.command.ELEMENTS``:
+            ``error_comment`` (cut at 64 characters), ``offending_element``,
+            ``number_of_remaining_suboperations``, ``affected_sop_instance_uid``, …
+    """
+
+    status: int
+    data: bytes | None = None
+    elements: Mapping[str, Any] = _NO_ELEMENTS
+
+
+class Request:
+    """A request of the peer other than C-STORE, with its whole data set.
+
+    Args:
+        association: which it came over.
+        context: in which presentation context.
+        command: its command set.
+        data: the data set's bytes, at most ``Limits.max_data_set_in_memory``, or None.
+    """
+
+    __slots__ = ("_cancelled", "_waiters", "association", "command", "context", "data")
+
+    def __init__(
+        self, association: Association, context: Context, command: Command, data: bytes | None
+    ) -> None:
+        self.association = association
+        self.context = context
+        self.command = command
+        self.data = data
+        self._cancelled = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether C-CANCEL came for it, or the association has ended."""
+        return self._cancelled
+
+    async def cancelled(self) -> None:
+        """Wait until it ``is_cancelled``."""
+        if not self._cancelled:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def cancel(self) -> None:
+        """Nobody wants further responses."""
+        self._cancelled = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    def dataset(self) -> Dataset:
+        """The data set decoded, anew at every call.
+
+        Raises:
+            InvalidDicom: there is none, or it cannot be read.
+        """
+        if self.data is None:
+            raise InvalidDicom(f"{self.command.name} without a data set")
+        return decode(self.data, self.context.transfer_syntax)
+
+
+#: Serves a request. An awaitable gives the only response. An async iterator gives pages of
+#: responses, of which the last one of all is final: its status is not pending. One that ends
+#: without a final response is answered with success; one whose request the peer cancelled is closed
+#: at its next page, and FE00H is answered unless that page ends with a final response. ``Refused``
+#: becomes the final response; any other exception is logged and becomes C000H for C-FIND, C-GET
+#: and C-MOVE, 0110H for the others. A page is asked for when the one before has been written, so
+#: that a peer that reads slowly slows the iterator down.
+Handler = Callable[[Request], Awaitable[Reply] | AsyncIterator[Sequence[Reply]]]
+
+
 def storage_policy(
     transfer_syntaxes: Sequence[str] | None = None,
     sop_classes: frozenset[str] | None = None,
@@ -143,6 +252,39 @@ def storage_policy(
     return policy
 
 
+UNCOMPRESSED = tuple(
+    syntax.uid
+    for syntax in TRANSFER_SYNTAXES.values()
+    if not syntax.encapsulated and not syntax.referenced
+)
+"""The transfer syntaxes of data sets without images, in order of preference."""
+
+
+def service_policy(
+    sop_classes: Iterable[str],
+    *,
+    transfer_syntaxes: Sequence[str] = UNCOMPRESSED,
+    otherwise: ContextPolicy | None = None,
+) -> ContextPolicy:
+    """A context policy of a provider of services with small data sets.
+
+    Args:
+        sop_classes: of the services (C-FIND, C-GET, C-MOVE and N-services).
+        transfer_syntaxes: in order of preference; the uncompressed ones by default.
+        otherwise: decides about every other abstract syntax; None is ``storage_policy()``.
+    """
+    served = frozenset(sop_classes)
+    others = storage_policy() if otherwise is None else otherwise
+
+    def policy(context: PresentationContext) -> str | int:
+        if context.abstract_syntax not in served:
+            return others(context)
+        syntax = choose(context.transfer_syntaxes, transfer_syntaxes)
+        return syntax if syntax is not None else ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
+
+    return policy
+
+
 @dataclass(frozen=True, slots=True)
 class Accept:
     """Let the association in.
@@ -153,10 +295,13 @@ class Accept:
             (SOP class not supported). An ``Outcome`` instead of a sink refuses the data set: it
             is passed over and answered with that.
         roles: SOP class UID → (SCU, SCP) that the requestor may play (PS3.7 D.3.3.4).
-        window: operations (invoked, performed) granted where asked (PS3.7 D.3.3.3).
+        window: operations that the requestor may have outstanding as (invoker, performer), granted
+            where it asked; 0 is no limit, None grants one each (PS3.7 D.3.3.3).
         items: further user-information items of A-ASSOCIATE-AC.
         max_for_title: associations at once for this called AE title; None is the server's limit.
         ended: called once when the association is over, with None after a release.
+        handlers: who serves requests, by their command field; never C-STORE. Without one, C-ECHO is
+            answered with success and everything else with 0211H (unrecognized operation).
     """
 
     policy: ContextPolicy = field(default_factory=storage_policy)
@@ -166,6 +311,7 @@ class Accept:
     items: tuple[UserItem, ...] = ()
     max_for_title: int | None = None
     ended: Callable[[Association, Exception | None], None] | None = None
+    handlers: Mapping[CommandField, Handler] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,14 @@ from hilum.wire.items import (
 )
 from hilum.wire.pdu import AssociateAC, AssociateRQ, ContextResult, PresentationContext
 
-__all__ = ["ContextPolicy", "answer", "own_items", "presentation_contexts"]
+__all__ = [
+    "ContextPolicy",
+    "answer",
+    "granted_roles",
+    "granted_window",
+    "own_items",
+    "presentation_contexts",
+]
 
 #: Says for a proposed context which transfer syntax is accepted, or why none is
 #: (``ContextResult``).
@@ -64,8 +71,9 @@ def answer(
         max_length: our maximum length for P-DATA-TF bodies, bytes; 0 is no limit.
         roles: SOP class UID → (SCU, SCP) that we let the requestor play; others are not answered,
             which leaves the default roles (PS3.7 D.3.3.4).
-        window: operations (invoked, performed) that we grant where a window was proposed; None
-            answers 1, 1, which is what an absent item means.
+        window: operations that the requestor may have outstanding as (invoker, performer), where it
+            proposed a window, and never more than it proposed; 0 is no limit. None answers 1, 1,
+            which is what an absent item means.
         items: further user-information sub-items.
     """
     answered: dict[int, PresentationContext] = {}
@@ -89,8 +97,14 @@ def answer(
             answers.append(
                 RoleSelection(role.sop_class_uid, role.scu and granted[0], role.scp and granted[1])
             )
-    if rq.item(AsynchronousOperationsWindow) is not None:
-        answers.append(AsynchronousOperationsWindow(*(window or (1, 1))))
+    proposed = rq.item(AsynchronousOperationsWindow)
+    if proposed is not None:
+        invoked, performed = window or (1, 1)
+        answers.append(
+            AsynchronousOperationsWindow(
+                _fewer(proposed.invoked, invoked), _fewer(proposed.performed, performed)
+            )
+        )
     answers.extend(items)
     return AssociateAC(
         called_ae_title=rq.called_ae_title,
@@ -98,3 +112,45 @@ def answer(
         contexts=tuple(answered.values()),
         user_items=tuple(answers),
     )
+
+
+def _fewer(one: int, other: int) -> int:
+    """The smaller of two numbers of which 0 means no limit."""
+    return min(one, other) if one and other else one or other
+
+
+UNLIMITED_WINDOW = 0x10000
+"""More than there are Message IDs."""
+
+
+def granted_window(rq: AssociateRQ, ac: AssociateAC) -> tuple[int, int]:
+    """How many operations the requestor may have outstanding, and how many the acceptor may.
+
+    What was not proposed was not granted, whatever the answer says; without a window it is one.
+
+    Standard: PS3.7 D.3.3.3.
+    """
+    proposed = rq.item(AsynchronousOperationsWindow)
+    granted = ac.item(AsynchronousOperationsWindow)
+    if proposed is None or granted is None:
+        return 1, 1
+    return (
+        _fewer(proposed.invoked, granted.invoked) or UNLIMITED_WINDOW,
+        _fewer(proposed.performed, granted.performed) or UNLIMITED_WINDOW,
+    )
+
+
+def granted_roles(rq: AssociateRQ, ac: AssociateAC) -> dict[str, tuple[bool, bool]]:
+    """SOP class UID → the roles (SCU, SCP) that the requestor may play; others have the default.
+
+    Standard: PS3.7 D.3.3.4.
+    """
+    proposed = {role.sop_class_uid: role for role in rq.all_items(RoleSelection)}
+    return {
+        role.sop_class_uid: (
+            role.scu and proposed[role.sop_class_uid].scu,
+            role.scp and proposed[role.sop_class_uid].scp,
+        )
+        for role in ac.all_items(RoleSelection)
+        if role.sop_class_uid in proposed
+    }
