@@ -111,7 +111,7 @@ def test_kills_lose_nothing_and_double_nothing(tmp_path, data, database):
     for _ in range(ROUNDS):
         with executing(data, log) as executor:
             goal = executor.lines("run") + choose.randrange(5, 40)
-            until(lambda: executor.lines("run") >= goal or finished(database), executor)
+            until(lambda it=executor, n=goal: it.lines("run") >= n or finished(database), executor)
             orphans = executor.children
             if orphans and choose.random() < 0.7:
                 choose.choice(orphans).kill()

@@ -16,6 +16,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,12 @@ from hilum.gateway.store.rebuild import put_in_place, take_over, unfinished
 from hilum.gateway.store.recover import Report, reconcile
 from hilum.gateway.store.removal import files_deleted, files_to_delete
 from hilum.gateway.store.scan import buckets_on_disk
+from hilum.gateway.store.schedules import Schedules
 from hilum.gateway.store.work import WorkTable
 from hilum.gateway.work.kinds import Kinds
 from hilum.gateway.work.pool import Pool
 from hilum.gateway.work.runner import Runner
+from hilum.gateway.work.schedule import decide
 from hilum.net import Server, serve
 from hilum.net.tls import server_context
 from hilum.services.header import HeaderScanner
@@ -247,7 +250,11 @@ class Gateway:
         # One receiver per data directory; its process may get the pid of the one before.
         self._work = WorkTable(storage.database, f"receiver:{uuid.uuid4().hex}")
         self._runner = Runner(
-            self._work, self.kinds, Pool(config.work.processes), keep=config.work.keep
+            self._work,
+            self.kinds,
+            Pool(config.work.processes),
+            chores=[partial(Schedules(storage.database).start_due, decide)],
+            keep=config.work.keep,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._not_open: dict[str, str] = {}
