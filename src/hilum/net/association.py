@@ -191,13 +191,16 @@ class Association:
 
     # ── DIMSE-C ─────────────────────────────────────────────────────────────────────────────
 
-    async def c_echo(self, timeout: float | None = None) -> Response:
+    async def c_echo(
+        self, timeout: float | None = None, *, message_id: int | None = None
+    ) -> Response:
         """Verify that the peer answers.
 
         Standard: PS3.7 9.1.5, PS3.4 A.
 
         Args:
             timeout: seconds to wait; None takes ``Timeouts.dimse``.
+            message_id: (0000,0110), 1 to 65,535; None, or one that is in use, takes the next free.
 
         Raises:
             NoPresentationContext: Verification was not accepted; the association is usable.
@@ -208,6 +211,7 @@ class Association:
             CommandField.C_ECHO_RQ,
             None,
             timeout,
+            message_id,
             affected_sop_class_uid=VERIFICATION,
         )
 
@@ -221,6 +225,7 @@ class Association:
         priority: int = Priority.MEDIUM,
         move_originator: tuple[str, int] | None = None,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Response:
         """Send one data set, part by part as ``data`` yields them, without decoding.
 
@@ -237,6 +242,7 @@ class Association:
             move_originator: AE title and Message ID of the C-MOVE this is a sub-operation of.
             timeout: seconds to wait for the response after the last byte; None takes
                 ``Timeouts.dimse``.
+            message_id: see ``c_echo``.
 
         Raises:
             NoPresentationContext: nothing was sent, the association is usable.
@@ -251,6 +257,7 @@ class Association:
             CommandField.C_STORE_RQ,
             data,
             timeout,
+            message_id,
             affected_sop_class_uid=sop_class_uid,
             affected_sop_instance_uid=sop_instance_uid,
             priority=priority,
@@ -264,8 +271,10 @@ class Association:
         *,
         sop_class_uid: str,
         transfer_syntax_uid: str | None = None,
+        context_class: str | None = None,
         priority: int = Priority.MEDIUM,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Responses:
         """Query the peer.
 
@@ -275,8 +284,10 @@ class Association:
             identifier: the keys; bytes must be in the context's transfer syntax.
             sop_class_uid: of the information model, such as ``STUDY_ROOT_FIND``.
             transfer_syntax_uid: use the context with this one; None takes the first accepted.
+            context_class: abstract syntax of the context where it is not the SOP class (UPS).
             priority: (0000,0700).
             timeout: seconds to wait for each response; None takes ``Timeouts.dimse``.
+            message_id: see ``c_echo``.
 
         Returns:
             The responses; nothing is sent before the first is asked for.
@@ -289,8 +300,10 @@ class Association:
             CommandField.C_FIND_RQ,
             identifier,
             sop_class_uid,
+            context_class,
             transfer_syntax_uid,
             timeout,
+            message_id,
             priority=priority,
         )
 
@@ -300,8 +313,10 @@ class Association:
         *,
         sop_class_uid: str,
         transfer_syntax_uid: str | None = None,
+        context_class: str | None = None,
         priority: int = Priority.MEDIUM,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Responses:
         """Retrieve over this association: the peer's C-STOREs go to ``connect``'s ``open_store``.
 
@@ -313,8 +328,10 @@ class Association:
             identifier: which level and instances; otherwise as in ``c_find``.
             sop_class_uid: such as ``STUDY_ROOT_GET``.
             transfer_syntax_uid: see ``c_find``.
+            context_class: see ``c_find``.
             priority: (0000,0700).
             timeout: seconds to wait for each response or C-STORE; None takes ``Timeouts.dimse``.
+            message_id: see ``c_echo``.
 
         Raises:
             NoPresentationContext, InvalidDicom: see ``c_find``.
@@ -323,8 +340,10 @@ class Association:
             CommandField.C_GET_RQ,
             identifier,
             sop_class_uid,
+            context_class,
             transfer_syntax_uid,
             timeout,
+            message_id,
             priority=priority,
         )
 
@@ -335,8 +354,10 @@ class Association:
         sop_class_uid: str,
         destination: str,
         transfer_syntax_uid: str | None = None,
+        context_class: str | None = None,
         priority: int = Priority.MEDIUM,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Responses:
         """Have the peer send instances to an AE that it knows by title.
 
@@ -347,9 +368,11 @@ class Association:
             sop_class_uid: such as ``STUDY_ROOT_MOVE``.
             destination: AE title, at most 16 characters.
             transfer_syntax_uid: see ``c_find``.
+            context_class: see ``c_find``.
             priority: (0000,0700).
             timeout: seconds to wait for each response; providers that send no pending responses
                 need as much as the whole retrieval takes. None takes ``Timeouts.dimse``.
+            message_id: see ``c_echo``.
 
         Raises:
             NoPresentationContext, InvalidDicom: see ``c_find``.
@@ -358,8 +381,10 @@ class Association:
             CommandField.C_MOVE_RQ,
             identifier,
             sop_class_uid,
+            context_class,
             transfer_syntax_uid,
             timeout,
+            message_id,
             priority=priority,
             move_destination=destination,
         )
@@ -369,15 +394,17 @@ class Association:
         field: CommandField,
         identifier: bytes | Dataset,
         sop_class_uid: str,
+        context_class: str | None,
         transfer_syntax_uid: str | None,
         timeout: float | None,
+        message_id: int | None,
         **elements: object,
     ) -> Responses:
         self.must_be_open()
-        context = self.context_for(sop_class_uid, transfer_syntax_uid, scu=True)
+        context = self.context_for(context_class or sop_class_uid, transfer_syntax_uid, scu=True)
         data = _encoded(identifier, context)
         elements["affected_sop_class_uid"] = sop_class_uid
-        return Responses(self.requests, context, field, data, timeout, elements)
+        return Responses(self.requests, context, field, data, timeout, message_id, elements)
 
     # ── DIMSE-N ─────────────────────────────────────────────────────────────────────────────
 
@@ -391,6 +418,7 @@ class Association:
         context_class: str | None = None,
         transfer_syntax_uid: str | None = None,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Response:
         """Tell the peer of an event; the one N-service that the provider invokes.
 
@@ -417,6 +445,7 @@ class Association:
             context_class or sop_class_uid,
             transfer_syntax_uid,
             timeout,
+            message_id,
             affected_sop_class_uid=sop_class_uid,
             affected_sop_instance_uid=sop_instance_uid,
             event_type_id=event_type_id,
@@ -431,6 +460,7 @@ class Association:
         context_class: str | None = None,
         transfer_syntax_uid: str | None = None,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Response:
         """Read attributes of an instance that the peer manages.
 
@@ -448,6 +478,7 @@ class Association:
             context_class or sop_class_uid,
             transfer_syntax_uid,
             timeout,
+            message_id,
             requested_sop_class_uid=sop_class_uid,
             requested_sop_instance_uid=sop_instance_uid,
             attribute_identifier_list=tuple(attributes) or None,
@@ -462,6 +493,7 @@ class Association:
         context_class: str | None = None,
         transfer_syntax_uid: str | None = None,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Response:
         """Change attributes of an instance that the peer manages.
 
@@ -479,6 +511,7 @@ class Association:
             context_class or sop_class_uid,
             transfer_syntax_uid,
             timeout,
+            message_id,
             requested_sop_class_uid=sop_class_uid,
             requested_sop_instance_uid=sop_instance_uid,
         )
@@ -493,6 +526,7 @@ class Association:
         context_class: str | None = None,
         transfer_syntax_uid: str | None = None,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Response:
         """Ask for an action on an instance that the peer manages.
 
@@ -511,6 +545,7 @@ class Association:
             context_class or sop_class_uid,
             transfer_syntax_uid,
             timeout,
+            message_id,
             requested_sop_class_uid=sop_class_uid,
             requested_sop_instance_uid=sop_instance_uid,
             action_type_id=action_type_id,
@@ -525,6 +560,7 @@ class Association:
         context_class: str | None = None,
         transfer_syntax_uid: str | None = None,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Response:
         """Create an instance that the peer manages.
 
@@ -543,6 +579,7 @@ class Association:
             context_class or sop_class_uid,
             transfer_syntax_uid,
             timeout,
+            message_id,
             affected_sop_class_uid=sop_class_uid,
             affected_sop_instance_uid=sop_instance_uid,
         )
@@ -555,6 +592,7 @@ class Association:
         context_class: str | None = None,
         transfer_syntax_uid: str | None = None,
         timeout: float | None = None,
+        message_id: int | None = None,
     ) -> Response:
         """Delete an instance that the peer manages.
 
@@ -571,6 +609,7 @@ class Association:
             context_class or sop_class_uid,
             transfer_syntax_uid,
             timeout,
+            message_id,
             requested_sop_class_uid=sop_class_uid,
             requested_sop_instance_uid=sop_instance_uid,
         )
@@ -582,13 +621,14 @@ class Association:
         context_class: str,
         transfer_syntax_uid: str | None,
         timeout: float | None,
+        message_id: int | None,
         **elements: object,
     ) -> Response:
         """Roles are not looked at: peers report events whatever was negotiated, and are served."""
         self.must_be_open()
         context = self.context_for(context_class, transfer_syntax_uid)
         encoded = None if data is None else (_encoded(data, context),)
-        return await self.requests.ask(context, field, encoded, timeout, **elements)
+        return await self.requests.ask(context, field, encoded, timeout, message_id, **elements)
 
     # ── the end, as the user wants it ───────────────────────────────────────────────────────
 

@@ -49,7 +49,7 @@ async def connect(
     window: tuple[int, int] | None = None,
     open_store: OpenStore | None = None,
     handlers: Mapping[CommandField, Handler] | None = None,
-    bind: str | None = None,
+    bind: str | tuple[str, int] | None = None,
     observer: Observer | None = None,
 ) -> Association:
     """Open an association.
@@ -67,13 +67,14 @@ async def connect(
         tls: a context of ``net.tls``; None is plain TCP.
         server_hostname: the name the peer's certificate must show; None takes ``host``.
         user_identity: who we are (PS3.7 D.3.3.7).
-        items: further user-information items (extended negotiation).
+        items: further user-information items (extended negotiation); an implementation class UID
+            among them, and its version name, replace ours.
         roles: role selection, one per SOP class: what a C-GET will bring needs the SCP role.
         window: operations that we may have outstanding, and those that the peer may, at most; 0 is
             no limit. None negotiates none, as some peers drop the connection over it.
         open_store: where C-STOREs of the peer go, as C-GET brings them; None refuses them.
         handlers: who serves its other requests, such as N-EVENT-REPORT; see ``Accept``.
-        bind: local address to connect from.
+        bind: local address to connect from, or address and port.
         observer: sees bytes and connection events.
 
     Returns:
@@ -90,12 +91,13 @@ async def connect(
     """
     timeouts, limits = timeouts or Timeouts(), limits or Limits()
     loop = asyncio.get_running_loop()
+    items = tuple(items)
     rq = AssociateRQ(
         called_ae_title=called,
         calling_ae_title=calling,
         contexts=presentation_contexts(contexts),
         user_items=(
-            *own_items(limits.max_length),
+            *own_items(limits.max_length, items),
             *((AsynchronousOperationsWindow(*window),) if window else ()),
             *roles,
             *items,
@@ -146,7 +148,7 @@ def _why(error: BaseException) -> str:
 
 
 async def _connect_socket(
-    host: str, port: int, timeout: float, bind: str | None
+    host: str, port: int, timeout: float, bind: str | tuple[str, int] | None
 ) -> tuple[socket.socket, tuple[str, int]]:
     """The first of the host's addresses that answers, with that address."""
     loop = asyncio.get_running_loop()
@@ -166,7 +168,7 @@ async def _connect_socket(
                     sock.setblocking(False)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     if bind is not None:
-                        sock.bind((bind, 0))
+                        sock.bind((bind, 0) if isinstance(bind, str) else bind)
                     await loop.sock_connect(sock, address)
                     return sock, sock.getpeername()[:2]
                 except OSError as error:

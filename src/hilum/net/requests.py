@@ -121,6 +121,7 @@ class Requests:
         field: CommandField,
         data: Iterable[Part] | AsyncIterator[Part] | None,
         timeout: float | None,
+        message_id: int | None = None,
         **elements: Any,
     ) -> Response:
         """Send a request and wait for its only response.
@@ -131,7 +132,7 @@ class Requests:
         Cancellation: half sent, the association is aborted; else the response is passed over when
         it comes, and keeps its place in the window until then.
         """
-        operation = await self.begin(context, field, data, **elements)
+        operation = await self.begin(context, field, data, message_id, **elements)
         try:
             return await self.next(operation, timeout)
         except asyncio.CancelledError:
@@ -143,6 +144,7 @@ class Requests:
         context: Context,
         field: CommandField,
         data: Iterable[Part] | AsyncIterator[Part] | None,
+        message_id: int | None = None,
         **elements: Any,
     ) -> Operation:
         """Send a request, once the window has room for it.
@@ -152,7 +154,9 @@ class Requests:
         owner = self._owner
         owner.must_be_open()
         await self._room()
-        number = next(n for n in self._numbers if n not in self.operations)
+        number = message_id
+        if number is None or number in self.operations:
+            number = next(n for n in self._numbers if n not in self.operations)
         sent = False
         try:
             command = Command(field, has_data_set=data is not None, message_id=number, **elements)
@@ -395,6 +399,7 @@ class Responses:
         field: CommandField,
         data: bytes,
         timeout: float | None,
+        message_id: int | None,
         elements: dict[str, Any],
     ) -> None:
         self._requests = requests
@@ -402,6 +407,7 @@ class Responses:
         self._field = field
         self._data = data
         self._timeout = timeout
+        self._message_id = message_id
         self._elements = elements
         self._operation: Operation | None = None
         self._loop = asyncio.get_running_loop()
@@ -426,7 +432,7 @@ class Responses:
         requests = self._requests
         if self._operation is None:
             self._operation = await requests.begin(
-                self._context, self._field, (self._data,), **self._elements
+                self._context, self._field, (self._data,), self._message_id, **self._elements
             )
         response = await requests.next(self._operation, self._timeout)
         if not response.is_pending:

@@ -289,6 +289,15 @@ class Server:
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────
 
+    async def stop_listening(self) -> None:
+        """Let in no more connections; those that are here go on. Idempotent."""
+        accepting = [task for task in self._tasks if task.get_name().startswith("accept")]
+        for task in accepting:
+            task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)
+        for sock in self._sockets:
+            sock.close()
+
     async def close(self, grace: float = 10.0) -> None:
         """Refuse what is new, let what is in flight finish, then end every association.
 
@@ -297,11 +306,7 @@ class Server:
                 aborted, and the peer knows that it was not kept.
         """
         self._closing = True
-        for task in tuple(self._tasks):
-            if task.get_name().startswith("accept"):
-                task.cancel()
-        for sock in self._sockets:
-            sock.close()
+        await self.stop_listening()
         for association in tuple(self._unassociated):
             association.link.kill()
         for association in tuple(self.associations):

@@ -14,7 +14,6 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from hilum.errors import InvalidDicom, LimitExceeded
@@ -129,7 +128,7 @@ class Failure(NamedTuple):
     reason: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Action:
     """A request for commitment.
 
@@ -143,7 +142,7 @@ class Action:
     transaction_uid: str
     references: tuple[Reference, ...]
 
-    @cached_property
+    @property
     def digest(self) -> bytes:
         """SHA-256 of what is asked for: equal where two requests name the same instances.
 

@@ -188,6 +188,8 @@ class Connection:
         self.must_close = False
         self.max_length = max_length
         self.max_send_length = 0
+        #: Told of every step but those of P-DATA: state, event, action, next state.
+        self.transition: Callable[[State, Event, Action, State], None] | None = None
         self.rq: AssociateRQ | None = None
         self.ac: AssociateAC | None = None
         #: Accepted contexts: id → transfer syntax.
@@ -363,8 +365,11 @@ class Connection:
 
     def _step(self, event: Event, now: float) -> None:
         cell = self._cell(event)
+        before = self.state
         following = _ACTIONS[cell.action](self, now)
         self.state = following if following is not None else cell.states[0]
+        if self.transition is not None:
+            self.transition(before, event, cell.action, self.state)
         if self.state is State.Sta1:
             self.must_close = True
             self._artim = None

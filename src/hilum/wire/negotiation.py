@@ -32,8 +32,16 @@ __all__ = [
 ContextPolicy = Callable[[PresentationContext], str | int]
 
 
-def own_items(max_length: int) -> tuple[UserItem, ...]:
-    """Maximum length and the two implementation items, which every A-ASSOCIATE carries."""
+def own_items(max_length: int, others: Iterable[UserItem] = ()) -> tuple[UserItem, ...]:
+    """Maximum length and the two implementation items, which every A-ASSOCIATE carries.
+
+    Args:
+        max_length: our maximum length for P-DATA-TF bodies, bytes; 0 is no limit.
+        others: the items that follow; those of them that say who we are replace ours.
+    """
+    said = {type(item) for item in others}
+    if ImplementationClassUID in said:
+        return (MaximumLength(max_length),)
     return (
         MaximumLength(max_length),
         ImplementationClassUID(IMPLEMENTATION_CLASS_UID),
@@ -74,7 +82,8 @@ def answer(
         window: operations that the requestor may have outstanding as (invoker, performer), where it
             proposed a window, and never more than it proposed; 0 is no limit. None answers 1, 1,
             which is what an absent item means.
-        items: further user-information sub-items.
+        items: further user-information sub-items; an implementation class UID among them, and its
+            version name, replace ours.
     """
     answered: dict[int, PresentationContext] = {}
     for context in rq.contexts:
@@ -90,7 +99,8 @@ def answer(
             (syntax,),
             ContextResult.ACCEPTANCE if accepted else int(outcome),
         )
-    answers: list[UserItem] = [*own_items(max_length)]
+    items = tuple(items)
+    answers: list[UserItem] = [*own_items(max_length, items)]
     for role in rq.all_items(RoleSelection):
         granted = (roles or {}).get(role.sop_class_uid)
         if granted is not None:

@@ -35,7 +35,6 @@ from hilum.gateway.store.keys import (
     raw_text,
 )
 from hilum.gateway.store.removal import supersede, withdraw
-from hilum.gateway.store.retention import deletable
 from hilum.gateway.store.schema import DuplicatePolicy, WorkState
 from hilum.gateway.store.statements import Statements
 from hilum.gateway.store.tree import (
@@ -279,8 +278,7 @@ class IndexWriter:
         connection = self._connection()
         self._flush()
         self._tree.clear()  # counts and rows below change behind its back
-        # What somebody relies on by a storage commitment is not replaced: it becomes a version.
-        if item.duplicates is DuplicatePolicy.KEEP_BOTH or not deletable(connection, [current.id]):
+        if item.duplicates is DuplicatePolicy.KEEP_BOTH:
             supersede(connection, current.id)
             return Outcome(OutcomeKind.KEPT_AS_VERSION, self._insert(item, identity))
         withdraw(connection, [current.id], reason="replaced", now=item.received_at)
