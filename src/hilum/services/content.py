@@ -54,8 +54,8 @@ from hilum.services.value_rules import OPAQUE_PADDING, PADDING, UNIT, Padding, s
 __all__ = ["Decode", "MAX_INFLATED", "same_content"]
 
 Decode: TypeAlias = Callable[[Buffer, str], bytes | None]
-"""Data set and its transfer syntax → all frames, uncompressed, one after the other in little
-endian; None when that cannot be had."""
+"""Data set and its transfer syntax → all frames, uncompressed, or a digest of them; None when that
+cannot be had."""
 
 MAX_INFLATED = 256 << 20
 """Bytes that a deflated data set may have when inflated; a longer one is not compared."""

@@ -31,6 +31,7 @@ from hilum.gateway.store.incoming import CommitUnknown, Existing, Incoming, Outc
 from hilum.gateway.store.incoming import Outcome as Indexed
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.mapped import mapped
+from hilum.gateway.store.pixels import PixelDigests
 from hilum.gateway.store.schema import DuplicatePolicy, InstanceFlag, MissingUidPolicy
 from hilum.net.service import Outcome, Part
 from hilum.services.content import same_content
@@ -143,6 +144,7 @@ class Committer:
         self.counters = Counters()
         self._blobs = blobs
         self._writer = writer
+        self._pixels = PixelDigests()
         self._scanner = scanner
         self._max_batch = max_batch
         self._answer_within = answer_within
@@ -397,6 +399,7 @@ class Committer:
                     self._flushed.wait()
                 if not self._to_index:
                     self._writer.close()
+                    self._pixels.close()
                     return
                 batch = self._to_index.popleft()
                 while self._to_index and len(batch) + len(self._to_index[0]) <= self._max_batch:
@@ -509,7 +512,11 @@ class Committer:
                 mapped(self._blobs.full_path(incoming.path)) as there,
             ):
                 return same_content(
-                    here, existing.transfer_syntax_uid, there, incoming.transfer_syntax_uid
+                    here,
+                    existing.transfer_syntax_uid,
+                    there,
+                    incoming.transfer_syntax_uid,
+                    decode=self._pixels.of,
                 )
         except (OSError, HilumError, ValueError) as error:
             log.error("a stored version could not be compared: %s", error)
