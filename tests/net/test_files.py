@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 from tests.net.conftest import Listen
 
 from hilum.errors import AssociationRejected, ConfigurationError, ConnectFailed
@@ -18,11 +20,13 @@ from hilum.net.files import Outcome, SendResult, contexts_for, send_files
 from hilum.net.service import Accept, Part, Reject, storage_policy
 from hilum.net.service import Outcome as Answer
 from hilum.net.sources import PIECE, FileSource, Source, find_sources
+from hilum.services.datasets import decode, encode
 from hilum.services.part10 import encode_head
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-DEFLATED = "1.2.840.10008.1.2.1.99"
+DEFLATED, BIG = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+JPEG = "1.2.840.10008.1.2.4.50"
 
 
 class Receiver:
@@ -166,12 +170,21 @@ async def test_each_pair_has_a_context_of_its_own(tmp_path: Path) -> None:
         (CT, (EXPLICIT,)),
         (CT, (IMPLICIT,)),
         ("1.2.3", (EXPLICIT,)),
+        ("1.2.3", (IMPLICIT,)),
+    )
+    files(tmp_path, 1, sop_class="1.2.4", syntax=JPEG)
+    files(tmp_path, 1, sop_class="1.2.5", syntax=DEFLATED)
+    assert contexts_for(find_sources([tmp_path]).sources)[3:] == (
+        ("1.2.4", (JPEG,)),
+        ("1.2.5", (DEFLATED,)),
+        ("1.2.3", (IMPLICIT,)),
+        ("1.2.5", (EXPLICIT, IMPLICIT)),
     )
 
 
 async def test_what_the_peer_has_no_context_for_fails_alone(listen: Listen, tmp_path: Path) -> None:
     files(tmp_path, 2)
-    files(tmp_path, 2, syntax=DEFLATED)
+    files(tmp_path, 2, syntax=JPEG)
     files(tmp_path, 2)
     receiver = Receiver()
     policy = storage_policy([EXPLICIT])
@@ -179,9 +192,97 @@ async def test_what_the_peer_has_no_context_for_fails_alone(listen: Listen, tmp_
     results, summary = await push(tmp_path, server.port)
     sent, failed = Outcome.SENT, Outcome.FAILED
     assert outcomes(results) == [sent, sent, failed, failed, sent, sent]
-    assert DEFLATED in results[2].reason
+    assert JPEG in results[2].reason
     assert summary.associations == 1
     assert not summary.ok
+
+
+def image(number: int, size: int = 1000) -> Dataset:
+    dataset = Dataset()
+    dataset.SOPInstanceUID = f"1.2.{number}"
+    dataset.PatientName = "Private^Values"
+    dataset.add_new(0x00091001, "US", 0x0102)
+    dataset.BitsAllocated = 16
+    dataset.add_new(0x7FE00010, "OW", os.urandom(size))
+    return dataset
+
+
+@pytest.mark.parametrize("keep", [0, 1 << 20], ids=["from disk", "kept"])
+@pytest.mark.parametrize("accepted", [EXPLICIT, IMPLICIT])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG, DEFLATED])
+async def test_what_the_peer_does_not_take_as_it_is_is_converted(
+    listen: Listen, tmp_path: Path, syntax: str, accepted: str, keep: int
+) -> None:
+    images = [image(number, size) for number, size in enumerate((1000, 3 * PIECE, 50))]
+    for number, dataset in enumerate(images):
+        head = encode_head(CT, dataset.SOPInstanceUID, syntax)
+        (tmp_path / f"{number}").write_bytes(head + encode(dataset, syntax))
+    receiver = Receiver()
+    policy = storage_policy([accepted])
+    server = await listen(lambda rq, peer: Accept(policy, receiver.open_store))
+    results, summary = await push(tmp_path, server.port, keep)
+    assert summary.ok, results
+    for dataset in images:
+        kept = decode(receiver.kept[dataset.SOPInstanceUID], accepted)
+        if accepted == IMPLICIT or syntax == IMPLICIT:
+            del kept[0x00091001], dataset[0x00091001]  # its VR cannot be known
+        if syntax == BIG:  # pydicom writes words as they are in memory
+            words = array("H", kept[0x7FE00010].value)
+            words.byteswap()
+            kept[0x7FE00010].value = words.tobytes()
+        assert kept == dataset
+
+
+async def test_an_exact_context_goes_before_a_conversion(listen: Listen, tmp_path: Path) -> None:
+    """Field notes A 29."""
+    made = files(tmp_path, 2)
+    receiver = Receiver()
+    policy = storage_policy([IMPLICIT, EXPLICIT])
+    server = await listen(lambda rq, peer: Accept(policy, receiver.open_store))
+    _, summary = await push(tmp_path, server.port)
+    assert summary.ok
+    assert receiver.kept == made
+
+
+async def test_what_cannot_be_converted_fails_alone(listen: Listen, tmp_path: Path) -> None:
+    files(tmp_path, 1, syntax=BIG)
+    files(tmp_path, 2)
+    receiver = Receiver()
+    policy = storage_policy([EXPLICIT])
+    server = await listen(lambda rq, peer: Accept(policy, receiver.open_store))
+    results, summary = await push(tmp_path, server.port)
+    assert outcomes(results) == [Outcome.FAILED, Outcome.SENT, Outcome.SENT]
+    assert summary.associations == 1
+
+
+async def test_stores_are_outstanding_up_to_the_window(listen: Listen, tmp_path: Path) -> None:
+    made = files(tmp_path, 40)
+    receiver = Receiver()
+    most = 0
+    busy = 0
+
+    class Slow(_Sink):
+        def commit(self) -> Awaitable[Answer]:
+            nonlocal most, busy
+            busy += 1
+            most = max(most, busy)
+            return self.later()
+
+        async def later(self) -> Answer:
+            nonlocal busy
+            await asyncio.sleep(0.005)
+            busy -= 1
+            return await super().commit()
+
+    def open_store(command: Any, context: Any, association: Any) -> Any:
+        receiver.count += 1
+        return Slow(receiver, receiver.count, command, association)
+
+    server = await listen(lambda rq, peer: Accept(open_store=open_store, window=(8, 1)))
+    results, _ = await push(tmp_path, server.port, window=(0, 1))
+    assert outcomes(results) == [Outcome.SENT] * 40
+    assert receiver.kept == made
+    assert most == 8
 
 
 async def test_answers_are_told_apart(listen: Listen, tmp_path: Path) -> None:

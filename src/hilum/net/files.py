@@ -5,8 +5,9 @@
     with find_sources(["study"]) as found:
         summary = await send_files("pacs.example.org", 104, found.sources, called="PACS")
 
-Nothing is decoded or converted: a data set goes out byte for byte, over a presentation context for
-exactly its SOP class and transfer syntax.
+Nothing is decoded: a data set goes out byte for byte, over a presentation context for exactly its
+SOP class and transfer syntax. Only where the peer accepts none, and the data set is uncompressed, it
+is converted to an uncompressed syntax that the peer does accept.
 
 Standard: PS3.4 B.2 (Storage, SCU), PS3.8 9.3.2.2 (at most 128 presentation contexts).
 """
@@ -18,10 +19,8 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import NamedTuple
 
 from hilum.errors import (
     AssociationRejected,
@@ -29,17 +28,18 @@ from hilum.errors import (
     ConnectFailed,
     HilumError,
     LocalProtocolError,
-    NoPresentationContext,
 )
-from hilum.net.association import Association, Response
+from hilum.net.association import Association
 from hilum.net.client import connect
+from hilum.net.delivery import Delivery, Outcome, SendResult
 from hilum.net.limits import Limits, Timeouts
-from hilum.net.reading import Data, Kept, ReadAhead, Reader
-from hilum.net.sources import PIECE, READ_ERRORS, Source, why
-from hilum.services.status import Category, category, describe
+from hilum.net.reading import Kept, ReadAhead, Reader
+from hilum.net.sources import PIECE, Source
+from hilum.services.convert import CONVERTIBLE
+from hilum.services.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from hilum.wire.items import UserIdentityRQ
 
-__all__ = ["Outcome", "SendResult", "Summary", "contexts_for", "send_files"]
+__all__ = ["Outbox", "Outcome", "SendResult", "Summary", "contexts_for", "send_files"]
 
 log = logging.getLogger("hilum.net")
 
@@ -47,37 +47,11 @@ MAX_CONTEXTS = 128
 """Odd context ids from 1 to 255."""
 
 READ_AHEAD = 8 << 20
-"""Bytes read ahead by all associations of one ``send_files`` together."""
+"""Bytes read ahead by all associations of one ``Outbox`` together."""
+
+_EVERYBODYS = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 
 Contexts = tuple[tuple[str, tuple[str, ...]], ...]
-
-
-class Outcome(StrEnum):
-    """What became of a data set."""
-
-    SENT = "sent"  # answered with success
-    WARNING = "warning"  # answered with a warning: the peer has it
-    FAILED = "failed"  # answered with a failure, or it could not be sent
-    UNKNOWN = "unknown"  # the association ended before the answer: the peer may have it or not
-    NOT_SENT = "not sent"  # no association could be had for it
-
-
-class SendResult(NamedTuple):
-    """What became of one data set.
-
-    Args:
-        source: which one.
-        outcome: see ``Outcome``.
-        status: (0000,0900) of the response, None where there was none.
-        reason: for people; empty where it was sent.
-        seconds: from the request to its response, or to the end of the association.
-    """
-
-    source: Source
-    outcome: Outcome
-    status: int | None = None
-    reason: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -112,12 +86,28 @@ def contexts_for(sources: Iterable[Source]) -> Contexts:
     """A presentation context for each pair of SOP class and transfer syntax, in order of coming.
 
     One transfer syntax per context lets the peer accept a class in each of them (PS3.8 9.3.3.2:
-    it can choose only one per context). There may be more than the 128 of one association.
+    it can choose only one per context). There may be more than the 128 of one association. As long
+    as there are not, each class that can be converted gets one more, with the other uncompressed
+    syntaxes that every peer knows.
     """
     pairs = dict.fromkeys(
         (source.head.sop_class_uid, source.head.transfer_syntax_uid) for source in sources
     )
-    return tuple((abstract, (syntax,)) for abstract, syntax in pairs)
+    exact = tuple((abstract, (syntax,)) for abstract, syntax in pairs)
+    return (*exact, *_fallbacks(exact)[: max(0, MAX_CONTEXTS - len(exact))])
+
+
+def _fallbacks(exact: Contexts) -> Contexts:
+    """Contexts for what the peer does not take as it is."""
+    proposed: dict[str, set[str]] = {}
+    for abstract, (syntax,) in exact:
+        proposed.setdefault(abstract, set()).add(syntax)
+    others = {
+        abstract: tuple(syntax for syntax in _EVERYBODYS if syntax not in syntaxes)
+        for abstract, syntaxes in proposed.items()
+        if syntaxes & CONVERTIBLE
+    }
+    return tuple((abstract, syntaxes) for abstract, syntaxes in others.items() if syntaxes)
 
 
 def _groups(sources: Sequence[Source]) -> list[tuple[Contexts, list[Source]]]:
@@ -126,7 +116,7 @@ def _groups(sources: Sequence[Source]) -> list[tuple[Contexts, list[Source]]]:
     if len(contexts) <= MAX_CONTEXTS:
         return [(contexts, list(sources))] if sources else []
     groups: list[tuple[Contexts, list[Source]]] = [
-        (contexts[start : start + MAX_CONTEXTS], [])
+        (contexts[start : start + MAX_CONTEXTS], [])  # more than 128 have no fallbacks
         for start in range(0, len(contexts), MAX_CONTEXTS)
     ]
     group_of = {pair: index // MAX_CONTEXTS for index, pair in enumerate(contexts)}
@@ -152,6 +142,7 @@ async def send_files(
     tls: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
     user_identity: UserIdentityRQ | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Summary:
     """Send data sets by C-STORE.
 
@@ -197,39 +188,66 @@ async def send_files(
             tls=tls,
             server_hostname=server_hostname,
             user_identity=user_identity,
+            window=window,
         )
 
-    sending = _Sending(opened, parallel, retries, on_result, on_bytes)
+    outbox = Outbox(
+        opened, parallel=parallel, retries=retries, on_result=on_result, on_bytes=on_bytes
+    )
     began = time.perf_counter()
-    for contexts, members in _groups(sources):
-        await sending.send(contexts, members)
-    sending.summary.seconds = time.perf_counter() - began
-    return sending.summary
+    try:
+        await outbox.send(sources)
+        await outbox.close()
+    finally:
+        outbox.abort()
+    outbox.summary.seconds = time.perf_counter() - began
+    return outbox.summary
 
 
-class _Sending:
-    """One ``send_files``: a queue that as many workers as associations empty."""
+class Outbox:
+    """Data sets that as many workers as associations send.
+
+    Associations stay open between one ``send`` and the next, until ``close`` or ``abort``.
+
+    Args:
+        opened: opens an association with these contexts.
+        parallel: associations at once.
+        retries: see ``send_files``.
+        on_result: see ``send_files``, as all that follow.
+        on_bytes: as they are given to the network.
+        move_originator: AE title and Message ID of the C-MOVE that this is part of.
+    """
 
     def __init__(
         self,
         opened: Callable[[Contexts], Awaitable[Association]],
-        parallel: int,
-        retries: int,
-        on_result: Callable[[SendResult], None] | None,
-        on_bytes: Callable[[int], None] | None,
+        *,
+        parallel: int = 1,
+        retries: int = 3,
+        on_result: Callable[[SendResult], None] | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+        move_originator: tuple[str, int] | None = None,
     ) -> None:
         self.summary = Summary()
+        #: Set it to send no more; what is outstanding still has its results.
+        self.stopped = False
         self._open = opened
         self._parallel = parallel
         self._retries = retries
         self._on_result = on_result
         self._on_bytes = on_bytes
+        self._move_originator = move_originator
         self._queue: deque[Source] = deque()
+        self._idle: list[tuple[Contexts, Association]] = []
 
-    async def send(self, contexts: Contexts, sources: list[Source]) -> None:
-        """Send what one association can take, over as many as are allowed."""
+    async def send(self, sources: Sequence[Source]) -> None:
+        """Send them, over as many associations as are allowed; on return each has its result."""
+        for contexts, members in _groups(sources):
+            await self._send_group(contexts, members)
+
+    async def _send_group(self, contexts: Contexts, sources: list[Source]) -> None:
         self._queue.extend(sources)
-        while self._queue:
+        while self._queue and not self.stopped:
             before = self._answers
             workers = min(self._parallel, len(self._queue))
             async with asyncio.TaskGroup() as group:
@@ -238,9 +256,22 @@ class _Sending:
             # What a worker gave back when it gave up is for the others, as long as any gets on.
             if self._answers == before:
                 break
+        if self.stopped:
+            self._queue.clear()
         reason = str(self.summary.error or "no association")
         while self._queue:
             self._report(SendResult(self._queue.popleft(), Outcome.NOT_SENT, reason=reason))
+
+    async def close(self) -> None:
+        """Release the associations."""
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(_release(association) for _, association in idle))
+
+    def abort(self) -> None:
+        """Abort the associations that are not being used."""
+        for _, association in self._idle:
+            association.abort()
+        self._idle.clear()
 
     @property
     def _answers(self) -> int:
@@ -256,81 +287,69 @@ class _Sending:
             return None
 
     async def _work(self, contexts: Contexts, workers: int) -> None:
-        reader = self._reader(workers)
         failures = 0
         reached = False
+        while failures <= self._retries and self._queue and not self.stopped:
+            if failures > 1:
+                await asyncio.sleep(2.0 ** (failures - 2))
+            try:
+                mine, association = await self._association(contexts)
+            except HilumError as error:
+                self.summary.error = error
+                if not _may_pass(error, reached):
+                    return
+                failures += 1
+                continue
+            reached = True
+            try:
+                progress = await self._use(association, workers)
+            except BaseException:
+                association.abort()
+                raise
+            if association.is_established:
+                self._idle.append((mine, association))
+                return
+            failures = 0 if progress else failures + 1
+
+    async def _association(self, contexts: Contexts) -> tuple[Contexts, Association]:
+        """One that is open and has these contexts, or a new one."""
+        while self._idle:
+            mine, association = self._idle.pop()
+            if association.is_established:
+                if set(contexts) <= set(mine):
+                    return mine, association
+                await _release(association)
+        association = await self._open(contexts)
+        self.summary.associations += 1
+        return contexts, association
+
+    async def _use(self, association: Association, workers: int) -> bool:
+        """Send over one association as long as it lasts; False when it brought nothing."""
+        delivery = Delivery(
+            association, move_originator=self._move_originator, on_bytes=self._on_bytes
+        )
+        reader = self._reader(delivery, workers)
+        progress = False
         try:
-            while failures <= self._retries and await reader.ready():
-                if failures > 1:
-                    await asyncio.sleep(2.0 ** (failures - 2))
-                try:
-                    association = await self._open(contexts)
-                except HilumError as error:
-                    self.summary.error = error
-                    if not _may_pass(error, reached):
-                        return
-                    failures += 1
-                    continue
-                reached = True
-                self.summary.associations += 1
-                failures = 0 if await self._use(association, reader) else failures + 1
+            async for result in delivery.results(reader, lambda: self.stopped):
+                self._report(result)
+                progress |= result.outcome is not Outcome.UNKNOWN
         finally:
             self._queue.extendleft(reversed(reader.close()))
+        if isinstance(association.error, HilumError) and not delivery.broke_off:
+            self.summary.error = association.error
+        return progress
 
-    def _reader(self, workers: int) -> Reader:
-        if all(source.content is not None for source in self._queue):
+    def _reader(self, delivery: Delivery, workers: int) -> Reader:
+        if all(
+            source.content is not None and not delivery.needs_conversion(source.head)
+            for source in self._queue
+        ):
             return Kept(self._queue)
         # Several workers share what there is evenly only if none reads far ahead.
         most = 256 if workers == 1 else 4
-        return ReadAhead(self._take, room=max(READ_AHEAD // workers, PIECE), most=most)
-
-    async def _use(self, association: Association, reader: Reader) -> bool:
-        """Send over one association as long as it lasts; False when it brought nothing."""
-        progress = False
-        try:
-            while await reader.ready():
-                if not association.is_established:
-                    if isinstance(association.error, HilumError):
-                        self.summary.error = association.error
-                    return progress
-                result = await self._send_one(association, reader)
-                self._report(result)
-                progress |= result.outcome is not Outcome.UNKNOWN
-                if result.status is None:
-                    reader.skip()
-                    if association.is_over:
-                        return progress
-        except BaseException:
-            association.abort()
-            raise
-        try:
-            await association.release()
-        except HilumError as error:
-            log.info("association %d: release: %s", association.number, error)
-        return True
-
-    async def _send_one(self, association: Association, reader: Reader) -> SendResult:
-        began = time.perf_counter()
-        try:
-            source, data = reader.take()
-            head = source.head
-            response = await association.c_store(
-                data if self._on_bytes is None else _counted(data, self._on_bytes),
-                sop_class_uid=head.sop_class_uid,
-                sop_instance_uid=head.sop_instance_uid,
-                transfer_syntax_uid=head.transfer_syntax_uid,
-            )
-        except (NoPresentationContext, LocalProtocolError) as error:
-            return SendResult(reader.current, Outcome.FAILED, reason=str(error))
-        except READ_ERRORS as error:
-            # Half sent, the association has been aborted, which is no fault of the peer's.
-            reason = f"cannot be read: {why(error)}"
-            return SendResult(reader.current, Outcome.FAILED, reason=reason)
-        except HilumError as error:
-            self.summary.error = error
-            seconds = time.perf_counter() - began
-            return SendResult(reader.current, Outcome.UNKNOWN, None, str(error), seconds)
-        return _judged(source, response, time.perf_counter() - began)
+        room = max(READ_AHEAD // workers, PIECE)
+        return ReadAhead(self._take, delivery.pieces, room=room, most=most)
 
     def _report(self, result: SendResult) -> None:
         summary = self.summary
@@ -341,14 +360,11 @@ class _Sending:
             self._on_result(result)
 
 
-def _judged(source: Source, response: Response, seconds: float) -> SendResult:
-    status = response.status
-    if status == 0:
-        return SendResult(source, Outcome.SENT, 0, "", seconds)
-    outcome = Outcome.WARNING if category(status) is Category.WARNING else Outcome.FAILED
-    comment = response.command.get("error_comment")
-    reason = describe(status) + (f" ({comment})" if comment else "")
-    return SendResult(source, outcome, status, reason, seconds)
+async def _release(association: Association) -> None:
+    try:
+        await association.release()
+    except HilumError as error:
+        log.info("association %d: release: %s", association.number, error)
 
 
 def _may_pass(error: HilumError, reached: bool) -> bool:
@@ -359,20 +375,3 @@ def _may_pass(error: HilumError, reached: bool) -> bool:
     return (
         reached if isinstance(error, ConnectFailed) else not isinstance(error, LocalProtocolError)
     )
-
-
-def _counted(data: Data, count: Callable[[int], None]) -> Iterator[bytes] | AsyncIterator[bytes]:
-    return _count_one(data, count) if isinstance(data, tuple) else _count_each(data, count)
-
-
-def _count_one(data: tuple[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
-    yield data[0]
-    count(len(data[0]))
-
-
-async def _count_each(
-    data: AsyncIterator[bytes], count: Callable[[int], None]
-) -> AsyncIterator[bytes]:
-    async for piece in data:
-        yield piece
-        count(len(piece))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from hilum.net.sources import READ_ERRORS, Source
@@ -80,14 +80,23 @@ class ReadAhead:
 
     Args:
         take: gives the next source, None at the end; called in the thread.
+        pieces: gives the data set of a source as it is wanted; called in the thread.
         room: bytes read ahead, one piece more at most.
         most: data sets read ahead.
     """
 
     current: Source
 
-    def __init__(self, take: Callable[[], Source | None], *, room: int, most: int) -> None:
+    def __init__(
+        self,
+        take: Callable[[], Source | None],
+        pieces: Callable[[Source], Iterator[bytes]],
+        *,
+        room: int,
+        most: int,
+    ) -> None:
         self._take = take
+        self._pieces_of = pieces
         self._room = room
         self._most = most
         self._loop = asyncio.get_running_loop()
@@ -109,7 +118,7 @@ class ReadAhead:
             first = True
             try:
                 held: bytes | None = None
-                for piece in source.pieces():
+                for piece in self._pieces_of(source):
                     if held is not None:
                         if not self._put(_Read(source, held, first, False, None)):
                             break
