@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import hilum
-from hilum.cli import archive, directory
+from hilum.cli import archive, directory, importing
 from hilum.cli.jobs import jobs
 from hilum.cli.shown import DataOption, JsonOption, fail_clearly, print_json, table
 from hilum.gateway.config import Config, load, parse_address, rows
@@ -34,6 +34,7 @@ app.add_typer(directory.peers, name="peer")
 app.add_typer(jobs, name="jobs")
 for command in (archive.ls, archive.verify, archive.reindex, archive.rm, archive.export):
     app.command()(command)
+app.command("import")(importing.import_media)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; default: hilum.toml where there is one")

@@ -31,6 +31,7 @@ _GATEWAY = {
     "config": "show and check the settings",
     "verify": "check everything that is stored",
     "reindex": "rebuild the database from the files",
+    "import": "take in folders, zip archives and media",
     "export": "copy stored objects out",
     "rm": "remove stored objects",
 }

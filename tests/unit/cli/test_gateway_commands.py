@@ -421,6 +421,7 @@ COMMANDS = [
     ["reindex", "--yes"],
     ["rm", "--study", "1", "--yes"],
     ["export", "--study", "1", "-o", "out"],
+    ["import", "."],
     ["user", "ls"],
     ["user", "add", "bob"],
     ["ae", "ls"],
