@@ -22,7 +22,7 @@ from hilum.cli.shown import (
     size,
     table,
 )
-from hilum.errors import ConfigurationError, NotFound, StoreUnavailable
+from hilum.errors import ConfigurationError, HilumError, NotFound, StoreUnavailable
 from hilum.gateway.store import queries
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
@@ -263,11 +263,18 @@ def rm(
     issuer: Annotated[str, typer.Option(help="Issuer of Patient ID")] = "",
     user: Annotated[str | None, typer.Option(help="only what is this user's")] = None,
     reason: Annotated[str, typer.Option(help="for the log")] = "command line",
+    even_committed: Annotated[
+        bool,
+        typer.Option("--even-committed", help="also what storage commitment was given for"),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove instances for good: files, rows, pending work. Leaves tombstones and a log entry."""
+    """Remove instances for good: files, rows, pending work. Leaves tombstones and a log entry.
+
+    Instances that somebody was given storage commitment for stay, and the exit code is 1.
+    """
     from hilum.gateway.app import Storage
 
     with fail_clearly():
@@ -280,7 +287,7 @@ def rm(
             scope = Scope(owner, patient, issuer, study, series, instance)
             if not yes:
                 typer.confirm("remove them for good?", abort=True)
-            removal = remove(opened, scope, by=_who(), reason=reason)
+            removal = remove(opened, scope, by=_who(), reason=reason, even_committed=even_committed)
         # A running gateway deletes the files within a second; without one we do.
         try:
             storage = Storage(settings(data))
@@ -292,9 +299,14 @@ def rm(
             finally:
                 storage.close()
         if json:
-            print_json({"instances": removal.instances})
+            print_json({"instances": removal.instances, "kept": removal.kept})
         else:
             print(f"{removal.instances} instances removed")
+        if removal.kept:
+            raise HilumError(
+                f"{removal.kept} instances stay: somebody relies on them by a storage commitment; "
+                "remove them with --even-committed"
+            )
         if not removal.instances:
             raise NotFound("nothing there that fits")
 

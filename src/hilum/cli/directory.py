@@ -23,7 +23,7 @@ from hilum.cli.shown import (
 from hilum.errors import ConfigurationError, HilumError, NotFound
 from hilum.gateway.config import parse_address
 from hilum.gateway.store.directory import Directory
-from hilum.gateway.store.entries import SERVICES, CalledTitle, Listener, Peer
+from hilum.gateway.store.entries import DEFAULT_SERVICES, SERVICES, CalledTitle, Listener, Peer
 from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = ["listeners", "peers", "titles", "users"]
@@ -34,6 +34,10 @@ listeners = typer.Typer(help="Ports that DICOM is served on.", no_args_is_help=T
 peers = typer.Typer(help="Systems that we talk with.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="name")]
+CommitmentOption = Annotated[
+    str,
+    typer.Option(help="how results of storage commitment are delivered, such as same:10,new,next"),
+]
 
 
 # ── users ─────────────────────────────────────────────────────────────────────────────────────
@@ -114,6 +118,7 @@ def ae_add(
         str, typer.Option(help="(0008,0005) for text without one, such as 'ISO_IR 100'")
     ] = "",
     disabled: Annotated[bool, typer.Option(help="reject it for now")] = False,
+    commitment: CommitmentOption = "",
     data: DataOption = None,
 ) -> None:
     """Serve a called AE title, or set anew how it is served."""
@@ -135,6 +140,7 @@ def ae_add(
                 tuple(sop_class or ()),
                 charset,
                 not disabled,
+                commitment,
             )
         )
         print(f"called AE title {title}: {kind}")
@@ -266,6 +272,7 @@ def peer_add(
         list[str] | None, typer.Option(help=f"what it may ask: {', '.join(SERVICES)}")
     ] = None,
     charset: Annotated[str, typer.Option(help="(0008,0005) for its text without one")] = "",
+    commitment: CommitmentOption = "",
     data: DataOption = None,
 ) -> None:
     """Let a system in, and know where it listens."""
@@ -279,8 +286,9 @@ def peer_add(
             found["host"].replace("[", "").replace("]", ""),
             int(found["port"]) if found["port"] else None,
             calling,
-            tuple(service or ("echo", "store")),
+            tuple(service or DEFAULT_SERVICES),
             charset,
+            commitment=commitment,
         )
         directory.put_peer(peer)
         print(f"peer {name}: {_peer(peer)}")

@@ -20,10 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from hilum.errors import ConfigurationError
+from hilum.gateway.store.delivery import DEFAULT_DELIVERY, Delivery, Level
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.server import Network
 
-__all__ = ["Access", "Config", "Store", "Tls", "Work", "load", "parse_address", "rows"]
+__all__ = [
+    "Access",
+    "Commitment",
+    "Config",
+    "Store",
+    "Tls",
+    "Work",
+    "load",
+    "parse_address",
+    "rows",
+]
 
 
 # Nothing kept free, nothing awaited at the end, no pace, no buffer for reuse: all that can work.
@@ -122,6 +133,36 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Commitment:
+    """Storage commitment: what we promise, and how persistently we say so."""
+
+    verify: str = _setting(
+        "checksum",
+        "what is looked at before an instance is committed: 'row' in the index, 'file' is there and "
+        "as long as it says, 'checksum' of every byte",
+    )
+    delivery: str = _setting(
+        DEFAULT_DELIVERY,
+        "how results are delivered where neither peer nor called title says: on the association of "
+        "the request for so many seconds, on a new one, on the peer's next one",
+    )
+    retry_for: float = _setting(7 * 86400.0, "how long the delivery of a result is tried", "s")
+    retry_least: float = _setting(5.0, "before the second attempt; doubled with each", "s")
+    retry_most: float = _setting(3600.0, "between two attempts at most", "s")
+    keep: float = _setting(
+        90 * 86400.0, "how long a request is known after its result was delivered", "s"
+    )
+    max_references: int = _setting(
+        100_000, "instances in one request; of more, all fail with 0213H", "instances"
+    )
+    max_open: int = _setting(
+        10_000,
+        "requests of one caller without a delivered result; more are refused with 0213H",
+        "requests",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole tree."""
 
@@ -142,6 +183,7 @@ class Config:
     access: Access = field(default_factory=Access)
     store: Store = field(default_factory=Store)
     work: Work = field(default_factory=Work)
+    commitment: Commitment = field(default_factory=Commitment)
     tls: Tls = field(default_factory=Tls)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
@@ -166,6 +208,11 @@ class Config:
             raise ConfigurationError(
                 f"store.strategy is {self.store.strategy!r}; expected auto, fsync or syncfs"
             )
+        if self.commitment.verify not in tuple(Level):
+            raise ConfigurationError(
+                f"commitment.verify is {self.commitment.verify!r}; expected {', '.join(Level)}"
+            )
+        Delivery.parse(self.commitment.delivery)
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError(
                 f"log_level is {self.log_level!r}; expected DEBUG, INFO, WARNING or ERROR"

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from hilum.errors import InvalidDicom, LimitExceeded
@@ -128,7 +129,7 @@ class Failure(NamedTuple):
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Action:
     """A request for commitment.
 
@@ -142,7 +143,7 @@ class Action:
     transaction_uid: str
     references: tuple[Reference, ...]
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of what is asked for: equal where two requests name the same instances.
 

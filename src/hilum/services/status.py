@@ -1,14 +1,28 @@
-"""Status codes of C-ECHO and C-STORE: what they are called and what kind they are.
+"""Status codes: what they are called and what kind they are.
+
+The codes of any service are here, and those of C-ECHO and C-STORE; what the services of PS3.4 add
+to them is in `hilum.services.service_classes`.
 
 Standard: PS3.7 9.1.1.1.9 (C-STORE), 9.1.5.1.4 (C-ECHO), Annex C; PS3.4 B.2.3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-__all__ = ["C_ECHO", "C_STORE", "GENERAL", "Category", "Entry", "Status", "category", "describe"]
+__all__ = [
+    "C_ECHO",
+    "C_STORE",
+    "GENERAL",
+    "Category",
+    "Entry",
+    "HasStatuses",
+    "Status",
+    "category",
+    "describe",
+]
 
 
 class Category(StrEnum):
@@ -31,13 +45,24 @@ class Status(IntEnum):
     """
 
     SUCCESS = 0x0000
+    OPTIONAL_ATTRIBUTES_NOT_SUPPORTED = 0x0001
+    NO_SUCH_ATTRIBUTE = 0x0105
+    INVALID_ATTRIBUTE_VALUE = 0x0106
+    ATTRIBUTE_LIST_ERROR = 0x0107
     PROCESSING_FAILURE = 0x0110
     DUPLICATE_SOP_INSTANCE = 0x0111
     NO_SUCH_SOP_INSTANCE = 0x0112
+    NO_SUCH_EVENT_TYPE = 0x0113
+    NO_SUCH_ARGUMENT = 0x0114
+    INVALID_ARGUMENT_VALUE = 0x0115
+    ATTRIBUTE_VALUE_OUT_OF_RANGE = 0x0116
     INVALID_SOP_INSTANCE = 0x0117
     NO_SUCH_SOP_CLASS = 0x0118
     CLASS_INSTANCE_CONFLICT = 0x0119
+    MISSING_ATTRIBUTE = 0x0120
+    MISSING_ATTRIBUTE_VALUE = 0x0121
     SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NO_SUCH_ACTION_TYPE = 0x0123
     NOT_AUTHORIZED = 0x0124
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNIZED_OPERATION = 0x0211
@@ -104,6 +129,7 @@ C_STORE: tuple[Entry, ...] = (
 """What a C-STORE response may carry. Standard: PS3.7 9.1.1.1.9; PS3.4 Table B.2-1."""
 
 GENERAL: tuple[Entry, ...] = (
+    _one(0x0000, _SUCCESS, "success"),
     _one(0x0001, _WARNING, "requested optional attributes are not supported"),
     _one(0x0105, _FAILURE, "no such attribute"),
     _one(0x0106, _FAILURE, "invalid attribute value"),
@@ -115,18 +141,23 @@ GENERAL: tuple[Entry, ...] = (
     _one(0x0114, _FAILURE, "no such argument"),
     _one(0x0115, _FAILURE, "invalid argument value"),
     _one(0x0116, _WARNING, "attribute value out of range"),
+    _one(0x0117, _FAILURE, "invalid SOP instance"),
     _one(0x0118, _FAILURE, "no such SOP class"),
     _one(0x0119, _FAILURE, "SOP class and instance conflict"),
     _one(0x0120, _FAILURE, "missing attribute"),
     _one(0x0121, _FAILURE, "missing attribute value"),
+    _one(0x0122, _FAILURE, "refused: SOP class not supported"),
     _one(0x0123, _FAILURE, "no such action type"),
+    _one(0x0124, _FAILURE, "refused: not authorised"),
+    _one(0x0210, _FAILURE, "duplicate invocation"),
+    _one(0x0211, _FAILURE, "unrecognised operation"),
+    _one(0x0212, _FAILURE, "mistyped argument"),
     _one(0x0213, _FAILURE, "resource limitation"),
-    _one(0xA801, _FAILURE, "refused: move destination unknown"),
     _one(0xFE00, Category.CANCEL, "cancelled"),
     _one(0xFF00, Category.PENDING, "pending"),
     _one(0xFF01, Category.PENDING, "pending, optional keys not supported"),
 )
-"""Codes of any service, beyond those of C-ECHO and C-STORE. Standard: PS3.7 Annex C."""
+"""Codes of any service. Standard: PS3.7 Annex C."""
 
 # Whatever no table lists, by the range that PS3.7 Annex C gives to each category.
 _RANGES: tuple[Entry, ...] = (
@@ -140,8 +171,15 @@ _RANGES: tuple[Entry, ...] = (
 _ANYTHING = Entry(0x0000, 0xFFFF, _FAILURE, "unknown status")
 
 
-def _find(status: int) -> Entry:
-    for table in (C_STORE, GENERAL, _RANGES):
+class HasStatuses(Protocol):
+    """What knows the status codes of its own; a `hilum.services.service_classes.SopClass`."""
+
+    def statuses(self, operation: int | None = None) -> Sequence[Entry]:
+        """The codes of an operation, by the command field of its request; of all without."""
+
+
+def _find(status: int, specific: Sequence[Entry]) -> Entry:
+    for table in (specific, GENERAL, _RANGES):
         for entry in table:
             if entry.covers(status):
                 return entry
@@ -151,17 +189,25 @@ def _find(status: int) -> Entry:
 def category(status: int) -> Category:
     """The category of a status; a code that the standard does not know is a failure.
 
+    It does not depend on the service: every code of theirs lies in the range of its category.
+
     Standard: PS3.7 Annex C.
     """
-    return _find(status).category
+    return _find(status, ()).category
 
 
-def describe(status: int) -> str:
+def describe(status: int, service: HasStatuses | None = None, operation: int | None = None) -> str:
     """A status for people: `A700H failure: refused: out of resources`.
 
-    Standard: PS3.7 Annex C; PS3.4 B.2.3.
+    Args:
+        status: the code.
+        service: whose meaning of the code is asked for; None for that of C-STORE.
+        operation: the command field of the request that was answered, where one code means
+            different things for different operations.
+
+    Standard: PS3.7 Annex C; PS3.4.
     """
-    entry = _find(status)
+    entry = _find(status, C_STORE if service is None else service.statuses(operation))
     if entry.meaning == entry.category:
         return f"{status:04X}H {entry.meaning}"
     return f"{status:04X}H {entry.category}: {entry.meaning}"

@@ -188,14 +188,15 @@ def test_rm(run: Run, data: Path) -> None:
     assert len(list((data / "objects").rglob("*.dcm"))) == 3
     again = run("rm", "--study", "1.3", "--yes", "--json")
     assert again.code == 1
-    assert again.json == {"instances": 0}
+    assert again.json == {"instances": 0, "kept": 0}
     assert "nothing there" in again.err
     assert run("verify").code == 0
 
 
 def test_rm_only_what_is_one_users(run: Run) -> None:
     assert run("rm", "--patient", "P1", "--user", "alice", "--yes", "--json").json == {
-        "instances": 1
+        "instances": 1,
+        "kept": 0,
     }
     assert {row["sop_uid"] for row in run("ls", "--level", "instance", "--json").json} == {
         "1.1",

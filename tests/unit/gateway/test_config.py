@@ -45,6 +45,8 @@ def test_every_setting_can_be_set_in_a_file_and_in_the_environment(
         "dicom": ("127.0.0.1:104", '"127.0.0.1:104"'),
         "log_level": ("DEBUG", '"DEBUG"'),
         "store.strategy": ("fsync", '"fsync"'),
+        "commitment.verify": ("file", '"file"'),
+        "commitment.delivery": ("new,next", '"new,next"'),
     }.get(name) or _another(value)
     *table, key = name.split(".")
     header = f"[{table[0]}]\n" if table else ""

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from pynetdicom import status as theirs
 
 from hilum.services import status
-from hilum.services.status import C_ECHO, C_STORE, GENERAL, Category, Status, category, describe
+from hilum.services.service_statuses import MOVE
+from hilum.services.status import (
+    C_ECHO,
+    C_STORE,
+    GENERAL,
+    Category,
+    Entry,
+    Status,
+    category,
+    describe,
+)
+from hilum.wire.command import CommandField
 
 
 @pytest.mark.parametrize(
@@ -84,9 +96,9 @@ def test_a_table_is_in_order_and_without_overlaps(table: tuple[status.Entry, ...
     assert all(before.last < after.first for before, after in pairwise(table))
 
 
-def test_the_general_table_repeats_no_code_of_c_store() -> None:
-    listed = [entry.first for entry in C_STORE]
-    assert not [entry for entry in GENERAL if any(entry.covers(code) for code in listed)]
+def test_what_c_store_shares_with_every_service_is_called_the_same() -> None:
+    shared = {entry.first: entry for entry in C_STORE if entry.first < 0x1000}
+    assert {entry.first: entry for entry in GENERAL if entry.first in shared} == shared
 
 
 def test_c_echo_says_what_c_store_says() -> None:
@@ -95,5 +107,26 @@ def test_c_echo_says_what_c_store_says() -> None:
 
 @pytest.mark.parametrize("member", Status)
 def test_every_named_status_has_a_meaning_of_its_own(member: Status) -> None:
-    assert any(entry.covers(member) for entry in (*C_STORE, *GENERAL))
-    assert "not in the standard" not in describe(member)
+    tables = (C_STORE, GENERAL, MOVE)
+    assert any(entry.covers(member) for table in tables for entry in table)
+
+
+class Service:
+    def statuses(self, operation: int | None = None) -> Sequence[Entry]:
+        assert operation == CommandField.C_MOVE_RQ
+        return MOVE
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (0x0000, "0000H success"),
+        (0xA801, "A801H failure: refused: move destination unknown"),
+        (0xB000, "B000H warning: sub-operations complete, one or more failures or warnings"),
+        (0xC123, "C123H failure: unable to process"),
+        (0xA7FF, "A7FFH failure: failure of the service, code not in the standard"),
+        (0x0124, "0124H failure: refused: not authorised"),
+    ],
+)
+def test_describe_for_a_service(code: int, text: str) -> None:
+    assert describe(code, Service(), CommandField.C_MOVE_RQ) == text

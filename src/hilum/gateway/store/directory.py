@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 from hilum.errors import ConfigurationError, NotFound
 from hilum.gateway.store import schema
 from hilum.gateway.store.database import Database
+from hilum.gateway.store.delivery import Delivery
 from hilum.gateway.store.entries import (
     PIPELINE_PREFIX,
     USER_PREFIX,
@@ -283,6 +284,8 @@ def _check_called_title(title: CalledTitle) -> None:
             raise ConfigurationError(
                 f"called AE title {title.title!r} names {what} by its prefix; choose another"
             )
+    if title.commitment:
+        Delivery.parse(title.commitment)
     if (title.kind is TitleKind.ACCOUNT) != (title.account_id is not None):
         raise ConfigurationError(
             f"called AE title {title.title!r}: a title of kind 'account' needs a user, "
@@ -366,6 +369,7 @@ def _title(row: Mapping[str, Any]) -> CalledTitle:
         sop_classes=tuple(json.loads(row["sop_classes"])),
         fallback_charset=row["fallback_charset"],
         enabled=bool(row["enabled"]),
+        commitment=row["commitment"],
     )
 
 
@@ -380,6 +384,7 @@ def _title_row(title: CalledTitle) -> dict[str, object]:
         "sop_classes": json.dumps(title.sop_classes),
         "fallback_charset": title.fallback_charset,
         "enabled": int(title.enabled),
+        "commitment": title.commitment,
     }
 
 
@@ -419,6 +424,7 @@ def _peer(row: Mapping[str, Any]) -> Peer:
         services=tuple(json.loads(row["services"])),
         fallback_charset=row["fallback_charset"],
         tls=json.loads(row["tls"]),
+        commitment=row["commitment"],
     )
 
 
@@ -432,6 +438,7 @@ def _peer_row(peer: Peer) -> dict[str, object]:
         "services": json.dumps(peer.services),
         "fallback_charset": peer.fallback_charset,
         "tls": json.dumps(dict(peer.tls)),
+        "commitment": peer.commitment,
     }
 
 

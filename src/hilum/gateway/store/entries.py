@@ -13,9 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from hilum.errors import ConfigurationError
+from hilum.gateway.store.delivery import Delivery
 from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = [
+    "DEFAULT_SERVICES",
     "PIPELINE_PREFIX",
     "SERVICES",
     "USER_PREFIX",
@@ -38,6 +40,9 @@ PIPELINE_PREFIX = "RVP-"
 
 SERVICES = ("echo", "store", "query", "retrieve", "commit")
 """What a peer may be allowed to ask for."""
+
+DEFAULT_SERVICES = ("echo", "store", "commit")
+"""What it may ask for where nothing is said: to keep images, and to be told that they are kept."""
 
 AE_TITLE_LENGTH = 16
 _SHORT_NAME = AE_TITLE_LENGTH - len(USER_PREFIX)
@@ -83,6 +88,7 @@ class CalledTitle:
         sop_classes: accepted; empty for every storage class.
         fallback_charset: for text without (0008,0005) that is not ASCII; "" for the default.
         enabled: False: rejected as if it were not there.
+        commitment: ways of delivery of results, see `Delivery`; "" for the setting.
     """
 
     title: str
@@ -94,6 +100,7 @@ class CalledTitle:
     sop_classes: tuple[str, ...] = ()
     fallback_charset: str = ""
     enabled: bool = True
+    commitment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,7 @@ class Peer:
         services: what it may ask of us, of `SERVICES`.
         fallback_charset: for its text without (0008,0005) that is not ASCII; "" for the default.
         tls: settings of TLS towards it; empty for plain TCP.
+        commitment: ways of delivery of results, see `Delivery`; "" for the called title's.
     """
 
     name: str
@@ -142,9 +150,10 @@ class Peer:
     host: str
     port: int | None = None
     calling_ae: str = ""
-    services: tuple[str, ...] = ("echo", "store")
+    services: tuple[str, ...] = DEFAULT_SERVICES
     fallback_charset: str = ""
     tls: Mapping[str, Any] = field(default_factory=dict)
+    commitment: str = ""
 
 
 @dataclass(frozen=True)
@@ -294,6 +303,8 @@ def check_peer(peer: Peer) -> None:
             )
     if peer.port is not None:
         _check_port(peer.port, 1)
+    if peer.commitment:
+        Delivery.parse(peer.commitment)
     for service in peer.services:
         if service not in SERVICES:
             raise ConfigurationError(

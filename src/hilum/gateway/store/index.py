@@ -35,6 +35,7 @@ from hilum.gateway.store.keys import (
     raw_text,
 )
 from hilum.gateway.store.removal import supersede, withdraw
+from hilum.gateway.store.retention import deletable
 from hilum.gateway.store.schema import DuplicatePolicy, WorkState
 from hilum.gateway.store.statements import Statements
 from hilum.gateway.store.tree import (
@@ -278,7 +279,8 @@ class IndexWriter:
         connection = self._connection()
         self._flush()
         self._tree.clear()  # counts and rows below change behind its back
-        if item.duplicates is DuplicatePolicy.KEEP_BOTH:
+        # What somebody relies on by a storage commitment is not replaced: it becomes a version.
+        if item.duplicates is DuplicatePolicy.KEEP_BOTH or not deletable(connection, [current.id]):
             supersede(connection, current.id)
             return Outcome(OutcomeKind.KEPT_AS_VERSION, self._insert(item, identity))
         withdraw(connection, [current.id], reason="replaced", now=item.received_at)

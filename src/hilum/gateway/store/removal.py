@@ -33,6 +33,7 @@ from sqlalchemy import (
 from hilum.errors import LocalProtocolError
 from hilum.gateway.store import schema
 from hilum.gateway.store.database import Database
+from hilum.gateway.store.retention import is_kept
 
 __all__ = [
     "Removal",
@@ -78,14 +79,20 @@ class Removal:
     Args:
         instances: how many rows, older versions included.
         paths: their files, to be deleted now; then tell `files_deleted`.
+        kept: how many were not, because we have given storage commitment for them.
     """
 
     instances: int
     paths: tuple[str, ...]
+    kept: int = 0
 
 
-def remove(database: Database, scope: Scope, *, by: str, reason: str) -> Removal:
+def remove(
+    database: Database, scope: Scope, *, by: str, reason: str, even_committed: bool = False
+) -> Removal:
     """Remove instances with their pending work; leave tombstones and one event.
+
+    Instances that somebody relies on by a storage commitment stay, unless told otherwise.
 
     Large scopes go in pieces of 100 instances, each in a transaction of its own with all that
     belongs to it; after a failure the pieces before it stay removed, and a second call goes on.
@@ -95,6 +102,7 @@ def remove(database: Database, scope: Scope, *, by: str, reason: str) -> Removal
         scope: what; at least one UID or a Patient ID.
         by: who asked, for the event.
         reason: why, for event and tombstones.
+        even_committed: a person has said that commitments do not matter.
 
     Raises:
         LocalProtocolError: the scope names nothing.
@@ -105,6 +113,12 @@ def remove(database: Database, scope: Scope, *, by: str, reason: str) -> Removal
             "a removal needs a Patient ID or a UID; removing all is not offered"
         )
     found = _in_scope(scope)
+    kept = 0
+    if not even_committed:
+        with database.read() as connection:
+            committed = found.where(is_kept()).order_by(None).subquery()
+            kept = connection.scalar(select(func.count()).select_from(committed)) or 0
+        found = found.where(~is_kept())
     paths: list[str] = []
     total = 0
     while True:
@@ -115,7 +129,7 @@ def remove(database: Database, scope: Scope, *, by: str, reason: str) -> Removal
             paths += withdraw(connection, ids, reason=reason, now=_now())
         total += len(ids)
         if len(ids) < PIECE:
-            return Removal(total, tuple(paths))
+            return Removal(total, tuple(paths), kept)
 
 
 def files_to_delete(database: Database, limit: int = 1000) -> list[str]:

@@ -34,6 +34,7 @@ from hilum.gateway.store.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, S
 __all__ = [
     "GLOBAL_OWNER",
     "HEAD",
+    "CommitmentState",
     "DuplicatePolicy",
     "InstanceFlag",
     "MissingUidPolicy",
@@ -43,7 +44,7 @@ __all__ = [
     "quarantine_owner",
 ]
 
-HEAD = "0002"
+HEAD = "0003"
 """The Alembic revision that this code works with."""
 
 GLOBAL_OWNER = 0
@@ -107,6 +108,23 @@ class WorkState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class CommitmentState(StrEnum):
+    """States of a request for storage commitment that was made of us.
+
+    ::
+
+        asked → judged        the result is known, and will not change
+        judged → delivered    the peer has answered the report
+        judged → given up     it could not be delivered in days; `cause` says why
+        delivered, given up → judged   the same request again
+    """
+
+    ASKED = "asked"
+    JUDGED = "judged"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given up"
+
+
 class InstanceFlag(IntFlag):
     """What is known about an instance beyond its attributes."""
 
@@ -122,6 +140,8 @@ class InstanceFlag(IntFlag):
     """The header could not be read to its end."""
     COMMITTED = 32
     """Storage commitment was given: exempt from automatic deletion."""
+    COMMITTED_ELSEWHERE = 64
+    """Another archive has given us storage commitment for it: it may be deleted here."""
 
 
 metadata = MetaData(
@@ -149,7 +169,7 @@ def _text(name: str) -> Column[str]:
 
 
 def _text_or_empty(name: str) -> Column[str]:
-    """A text that the index writer, which names its columns, leaves out."""
+    """A text that the index writer, which names its columns, leaves out, or that came later."""
     return Column(name, _string(), nullable=False, server_default="")
 
 
@@ -414,6 +434,81 @@ Index(
     postgresql_where=schedule.c.next_at.is_not(None),
 )
 
+# ── storage commitment and deletion ───────────────────────────────────────────────────────────
+
+commitment = Table(
+    "commitment",
+    metadata,
+    # A request made of us.
+    _serial(),
+    _number("owner_id"),
+    _text("called_ae"),
+    _text("calling_ae"),
+    _text("peer"),  # name of the peer that it came from; "" for none
+    _text("transaction_uid"),
+    Column("digest", LargeBinary(32), nullable=False),  # of what is asked for
+    _number("n_references"),
+    # Action and Event Information in Implicit VR Little Endian, zlib; the result once it is known.
+    Column("action", LargeBinary, nullable=False),
+    Column("result", LargeBinary),
+    _number("n_failed"),
+    _text("state"),  # CommitmentState
+    _number("asked_at"),
+    _optional_number("judged_at"),
+    _optional_number("answered_at"),
+    _text("way"),  # by which it was delivered
+    _text("cause"),
+    UniqueConstraint("transaction_uid", "calling_ae", "owner_id", "digest"),
+    sqlite_autoincrement=True,  # ids travel through work rows
+)
+Index(
+    "ix_commitment_open",
+    commitment.c.calling_ae,
+    commitment.c.owner_id,
+    sqlite_where=commitment.c.answered_at.is_(None),
+    postgresql_where=commitment.c.answered_at.is_(None),
+)
+Index("ix_commitment_asked", commitment.c.asked_at)
+
+commitment_request = Table(
+    "commitment_request",
+    metadata,
+    # A request of ours.
+    _serial(),
+    Column("transaction_uid", _string(), nullable=False, unique=True),
+    _text("peer"),  # its name, or AETITLE@HOST:PORT
+    _text("called_ae"),
+    _text("calling_ae"),
+    _optional_number("owner_id"),  # whose instances here it is about; NULL: files only
+    _number("n_references"),
+    Column("action", LargeBinary, nullable=False),
+    Column("result", LargeBinary),
+    _number("n_failed"),
+    _number("created_at"),
+    _optional_number("asked_at"),  # when the peer had taken it
+    _optional_number("answered_at"),
+    _text("origin"),  # who wanted it, such as a forwarding; "" for a person
+    _text("cause"),
+    sqlite_autoincrement=True,
+)
+Index("ix_commitment_request_created", commitment_request.c.created_at)
+
+planned_deletion = Table(
+    "planned_deletion",
+    metadata,
+    # Of these instances no commitment is given, unless another archive has given it to us.
+    Column(
+        "instance_ref",
+        _big(),
+        ForeignKey("instance.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    _number("due_at"),
+    _text("reason"),
+    Index("ix_planned_deletion_due", "due_at"),
+)
+
 # ── directory ─────────────────────────────────────────────────────────────────────────────────
 
 account = Table(
@@ -441,6 +536,7 @@ called_title = Table(
     _text("sop_classes"),  # JSON list; [] for every storage class
     _text("fallback_charset"),
     Column("enabled", SmallInteger, nullable=False),
+    _text_or_empty("commitment"),  # ways of delivery, see delivery.py; "" for the setting
 )
 
 listener = Table(
@@ -467,6 +563,7 @@ peer = Table(
     _text("services"),  # JSON list
     _text("fallback_charset"),
     _text("tls"),  # JSON object
+    _text_or_empty("commitment"),  # ways of delivery, see delivery.py; "" for the called title's
 )
 
 setting = Table(

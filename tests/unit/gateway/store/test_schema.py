@@ -33,7 +33,8 @@ def test_migrations_make_the_tables_of_the_schema(tmp_path):
     direct = open_database(folder / "d.db", role="command", create=True)
     metadata.create_all(direct.engine)
     shape = (
-        "SELECT name, replace(replace(sql, char(10), ''), ' ', '') FROM sqlite_master "
+        "SELECT name, replace(replace(replace(sql, char(10), ''), char(9), ''), ' ', '') "
+        "FROM sqlite_master "
         "WHERE name NOT LIKE 'alembic%' AND name NOT LIKE 'sqlite_autoindex_alembic%' ORDER BY name"
     )
     ours = [(name, "".join(sorted(str(sql)))) for name, sql in rows(database, shape)]
