@@ -93,6 +93,8 @@ class Association:
         self.sending = Sending(self, connection)
         self.requests = Requests(self)
         self.serving = Serving(self)
+        #: Called instead of an abort when it was idle for too long, and as long as it is.
+        self.on_idle: Callable[[], None] | None = None
         self.on_end: Callable[[Association], None] | None = None
         self.on_closed: Callable[[Association], None] | None = None
         self._requested = requested
@@ -700,7 +702,11 @@ class Association:
 
     def link_idle(self, seconds: float) -> None:
         """No message for too long: give the place free."""
-        if not self.requests.operations and not self.serving.is_busy:
+        if self.requests.operations or self.serving.is_busy:
+            return
+        if self.on_idle is not None:
+            self.on_idle()
+        else:
             self.time_out(f"idle for {seconds:.0f} s")
 
     def link_stalled(self, why: str) -> None:

@@ -165,9 +165,7 @@ class Link(asyncio.BufferedProtocol):
         # uvloop's transports do not inherit from asyncio's.
         self.transport = cast(asyncio.Transport, transport)
         now = self._last_activity = self._window_start = self._loop.time()
-        timeouts = self.timeouts
-        shortest = min(timeouts.artim, timeouts.message, timeouts.write, timeouts.idle or 1e9)
-        self._sweeper.add(self, shortest)
+        self._sweeper.add(self, self._shortest)
         if self._sock is None:
             self._sock = transport.get_extra_info("socket")
         if self.observer is not None:
@@ -226,6 +224,17 @@ class Link(asyncio.BufferedProtocol):
             self.observer.closed(self, exc)
         self.owner.link_closed(exc)
         self._sock = None
+
+    @property
+    def _shortest(self) -> float:
+        timeouts = self.timeouts
+        return min(timeouts.artim, timeouts.message, timeouts.write, timeouts.idle or 1e9)
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Other deadlines from now on."""
+        self.timeouts = timeouts
+        if self.transport is not None and not self.closed:
+            self._sweeper.add(self, self._shortest)
 
     # ── buffers ─────────────────────────────────────────────────────────────────────────────
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import threading
@@ -14,20 +15,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from hilum.errors import AssociationError, AssociationRejected, HilumError
+from hilum.errors import (
+    AssociationError,
+    AssociationRejected,
+    AssociationTimeout,
+    HilumError,
+)
 from hilum.net.association import Association as NetAssociation
 from hilum.net.association import Response
-from hilum.net.service import Context
+from hilum.net.service import Context, Reply
 from hilum.sync import _config, negotiated, sending
 from hilum.sync import events as evt
 from hilum.sync._globals import MODE_ACCEPTOR, MODE_REQUESTOR
 from hilum.sync.events import Bindings, Event, NotificationEvent
-from hilum.sync.loop import Closing, Loop
+from hilum.sync.loop import Closing, Loop, current
 from hilum.sync.presentation import PresentationContext
 from hilum.sync.provider import Provider
 from hilum.sync.responses import Feed, ResponseIterator
 from hilum.sync.results import is_done, status_of
-from hilum.sync.threads import Worker
+from hilum.sync.threads import Outbox, Worker
 from hilum.sync.tracing import Trace
 from hilum.sync.users import ServiceUser
 
@@ -46,6 +52,21 @@ T = TypeVar("T")
 HANDLERS_SECONDS = 30.0
 
 
+class Negotiation:
+    """What a handler of ``EVT_REQUESTED`` may do instead of letting the association in."""
+
+    def __init__(self, assoc: Association) -> None:
+        self._assoc = assoc
+
+    def send_reject(self, result: int, source: int, diagnostic: int) -> None:
+        """Reject the association when the handler has returned (PS3.8 Table 9-21)."""
+        self._assoc.early_reject = (result, source, diagnostic)
+
+    def send_abort(self, source: int = 0) -> None:
+        """Abort it."""
+        self._assoc.abort(block=False)
+
+
 class Association(Bindings, Closing):
     """One association, either role.
 
@@ -53,11 +74,13 @@ class Association(Bindings, Closing):
     time-outs as their deadlines.
     """
 
-    def __init__(self, ae: ApplicationEntity, mode: str, loop: Loop) -> None:
+    def __init__(self, ae: ApplicationEntity, mode: str, loop: Loop | None = None) -> None:
         super().__init__()
+        if mode not in (MODE_ACCEPTOR, MODE_REQUESTOR):
+            raise ValueError("'mode' must be 'acceptor' or 'requestor'")
         self._ae = ae
         self.mode = mode
-        self.loop = loop
+        self.loop = loop = loop or current()
         self.server: AssociationServer | None = None
         self.requestor = ServiceUser(self, MODE_REQUESTOR)
         self.acceptor = ServiceUser(self, MODE_ACCEPTOR)
@@ -69,6 +92,8 @@ class Association(Bindings, Closing):
         self.is_rejected = False
         self.is_aborted = False
         self.is_released = False
+        #: What ``network_timeout`` does: ``A-ABORT`` or ``A-RELEASE``.
+        self.network_timeout_response = "A-ABORT"
         self._timeouts = negotiated.Seconds.of(ae)
         self._contexts: list[PresentationContext] = []
         #: ``net``'s association, once there is a connection.
@@ -76,7 +101,10 @@ class Association(Bindings, Closing):
         #: What a handler of ``EVT_REQUESTED`` rejects it with: result, source, diagnostic.
         self.early_reject: tuple[int, int, int] | None = None
         self.trace = Trace(self)
+        #: Of the handler that yields at the moment.
+        self.outbox: Outbox[Reply] | None = None
         self._over = threading.Event()
+        self._releasing: asyncio.Future[None] | None = None
         self._feeds: list[Feed] = []
         self.provider = Provider(self)
         context = contextvars.copy_context() if _config.PASS_CONTEXTVARS else None
@@ -131,7 +159,14 @@ class Association(Bindings, Closing):
 
     def is_alive(self) -> bool:
         """Whether it has a connection, or handlers that run."""
-        return self.core is not None and not self._over.is_set()
+        if self.core is None:
+            return False
+        return not self._over.is_set() or self.worker.is_alive or self.reports.is_alive
+
+    @property
+    def acse(self) -> Negotiation:
+        """For handlers of ``EVT_REQUESTED`` that reject or abort."""
+        return Negotiation(self)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the connection is closed and all handlers have returned."""
@@ -148,7 +183,8 @@ class Association(Bindings, Closing):
         if core is not None:
 
             def change() -> None:
-                core.timeouts = core.link.timeouts = self._timeouts.for_net()
+                core.timeouts = self._timeouts.for_net()
+                core.link.set_timeouts(core.timeouts)
 
             self.loop.post(change)
 
@@ -213,6 +249,7 @@ class Association(Bindings, Closing):
     def connected(self, core: NetAssociation) -> None:
         """There is a connection."""
         self.core = core
+        core.on_idle = self._idle
 
     def negotiated(self, core: NetAssociation) -> None:
         """A-ASSOCIATE-AC has been sent or received."""
@@ -238,11 +275,11 @@ class Association(Bindings, Closing):
         if isinstance(error, AssociationRejected):
             self.rejected()
         elif error is None:
-            log.info("association released")
+            log.info("Association Released")
             self.is_released = True
             self.notify(evt.EVT_RELEASED)
         else:
-            log.info("association aborted: %s", error)
+            log.info("Association Aborted: %s", error)
             self.is_aborted = True
             self.notify(evt.EVT_ABORTED)
 
@@ -255,6 +292,16 @@ class Association(Bindings, Closing):
         self._over.set()
         self.worker.close()
         self.reports.close()
+
+    def _idle(self) -> None:
+        core = self.core
+        assert core is not None
+        log.error("Network timeout reached")
+        if self.network_timeout_response != "A-RELEASE":
+            core.end(AssociationTimeout("idle for network_timeout"))
+        elif self._releasing is None:
+            self._releasing = asyncio.ensure_future(core.release())
+            self._releasing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def close_at_exit(self) -> None:
         """The interpreter exits."""
@@ -288,10 +335,19 @@ class Association(Bindings, Closing):
         core = self.core
         if core is None or core.is_over or self.is_released:
             return
-        self.loop.post(core.abort)
+        if self.outbox is not None and self.worker.is_here:
+            self.outbox.refuse()
+        self.loop.post(self._abort, 64)
         if block and not (self.worker.is_here or self.reports.is_here):
             self._over.wait(HANDLERS_SECONDS)
             self._flush()
+
+    def _abort(self, tries: int) -> None:
+        # What a handler yielded before it aborted goes out first, as long as the peer reads.
+        if tries and self.outbox is not None and len(self.outbox):
+            asyncio.get_running_loop().call_soon(self._abort, tries - 1)
+        elif self.core is not None:
+            self.core.abort()
 
     def kill(self) -> None:
         """The same as ``abort``; nobody waits."""
@@ -387,6 +443,7 @@ class Association(Bindings, Closing):
             ValueError: no context fits, or the data set cannot be encoded.
         """
         core = self._open("C-STORE")
+        sending.check_priority(priority)
         item = sending.prepare(core, dataset)
         originator = (originator_aet, originator_id or 0) if originator_aet else None
         response = self._run(item.send(core, msg_id, priority, originator))
@@ -462,6 +519,7 @@ class Association(Bindings, Closing):
         priority: int,
         **arguments: Any,
     ) -> ResponseIterator:
+        sending.check_priority(priority)
         context = self._context(query_model, *sending.stand_ins(query_model))
         data = sending.encoded(dataset, context.transfer_syntax)
 

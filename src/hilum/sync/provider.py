@@ -118,6 +118,7 @@ class Provider:
             yield [Reply(_FAILED[event])]
             return
         outbox: Outbox[Reply] = Outbox(assoc.loop, AHEAD)
+        assoc.outbox = outbox
         worker: Worker = assoc.worker
         if not worker.submit(partial(self._serve, event, serve, request, outbox)):
             return
@@ -196,19 +197,33 @@ class Provider:
 
     def _reply(self, request: Request, result: Any, dataset: Dataset | None = None) -> Reply:
         status, elements = elements_of(result)
-        if dataset is None or not is_done(status):
+        if not is_done(status):
             return Reply(status, elements=elements)
-        instance = dataset.get("AffectedSOPInstanceUID")
-        if request.command.command_field == CommandField.N_CREATE_RQ and instance is not None:
-            # The handler names the new instance in the attribute list, where it may not stay.
-            del dataset.AffectedSOPInstanceUID
-            elements.setdefault("affected_sop_instance_uid", str(instance))
+        if request.command.command_field == CommandField.N_CREATE_RQ:
+            _name_instance(request.command, elements, dataset)
         if not dataset:
             return Reply(status, elements=elements)
         data = encode_bytes(dataset, request.context.transfer_syntax)
         if data is None:
             return Reply(Status.PROCESSING_FAILURE)
         return Reply(status, data, elements)
+
+
+def _name_instance(command: Command, elements: dict[str, Any], dataset: Dataset | None) -> None:
+    """The UID of an instance that the peer did not name (PS3.7 10.1.5.1.4).
+
+    The handler gives it in its status, or in the attribute list, where it may not stay.
+
+    Raises:
+        ValueError: it gives none.
+    """
+    if "affected_sop_instance_uid" in command:
+        return
+    if dataset is not None and "AffectedSOPInstanceUID" in dataset:
+        elements.setdefault("affected_sop_instance_uid", str(dataset.AffectedSOPInstanceUID))
+        del dataset.AffectedSOPInstanceUID
+    if "affected_sop_instance_uid" not in elements:
+        raise ValueError("neither the peer nor the handler names the new instance")
 
 
 def _context(context: Context) -> PresentationContextTuple:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hilum.errors import (
-    AssociationError,
     AssociationRejected,
     ConnectFailed,
     HilumError,
@@ -167,10 +166,10 @@ def associate(
         loop.call(request())
     except AssociationRejected as error:
         _rejected(assoc, error)
-    except AssociationError as error:
-        _failed(assoc, error)
     except LocalProtocolError as error:
         raise ValueError(str(error)) from error
+    except HilumError as error:
+        _failed(assoc, error)
     assoc._flush()
     return assoc
 

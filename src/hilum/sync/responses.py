@@ -159,8 +159,11 @@ class ResponseIterator:
     def _pair(self, response: Response) -> tuple[Dataset, Dataset | None]:
         status = status_of(response.command)
         wanted = self._is_find == is_pending(response.status)
-        if not wanted or not response.data:
+        if not wanted or response.status == Status.SUCCESS:
             return status, None
+        if not response.data:
+            # Programs look for Failed SOP Instance UID List in it, and not whether it is there.
+            return status, None if self._is_find else Dataset()
         try:
             identifier = decode_bytes(response.data, self._transfer_syntax)
         except Exception as error:  # pydicom raises whatever its reading came upon

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydicom.dataset import Dataset
 
 from hilum.net.service import Reply, Request
+from hilum.services.bulk_data import is_bulk_data
+from hilum.services.sop_classes import COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
 from hilum.services.status import Category, Status, category
 from hilum.services.suboperations import SubOperations
 from hilum.sync.dsutils import encode_bytes
@@ -89,8 +91,8 @@ def _count(pairs: Iterator[Any], failed: int) -> int:
     """The number of sub-operations, which comes first."""
     try:
         return int(next(pairs))
-    except (StopIteration, TypeError, ValueError) as error:
-        log.error("a handler yielded no number of sub-operations: %s", error)
+    except Exception as error:
+        log.exception("a handler yielded no number of sub-operations: %s", error)
         raise _Failed(failed) from error
 
 
@@ -128,12 +130,15 @@ def move(assoc: Association, event: Event, request: Request, outbox: Outbox[Repl
 
 def _destination(pairs: Iterator[Any]) -> tuple[str, int, dict[str, Any]]:
     try:
-        address, port, *rest = next(pairs)
-    except (StopIteration, TypeError, ValueError) as error:
+        yielded = next(pairs)
+    except Exception as error:
+        log.exception("the handler of EVT_C_MOVE yielded no destination: %s", error)
+        raise _Failed(MOVE_NO_DESTINATION) from error
+    try:
+        address, port, *rest = yielded
+    except (TypeError, ValueError) as error:
         log.error("the handler of EVT_C_MOVE yielded no (address, port): %s", error)
-        raise _Failed(
-            MOVE_NO_DESTINATION if isinstance(error, StopIteration) else MOVE_BAD_DESTINATION
-        ) from error
+        raise _Failed(MOVE_BAD_DESTINATION) from error
     if address is None or port is None:
         raise _Failed(MOVE_DESTINATION_UNKNOWN)
     return address, port, dict(rest[0]) if rest and rest[0] else {}
@@ -156,6 +161,16 @@ def _associate(
 
 #: Sends a data set, naming the C-MOVE it belongs to; None where that could not be done.
 Store = Callable[[Dataset, tuple[str, int] | None], int | None]
+
+
+def _strip(dataset: Dataset) -> None:
+    """Take bulk data out of a data set, at every level."""
+    for element in list(dataset):
+        if is_bulk_data(int(element.tag)):
+            del dataset[element.tag]
+        elif element.VR == "SQ":
+            for item in element.value:
+                _strip(item)
 
 
 class _Run:
@@ -190,6 +205,10 @@ class _Run:
             if kind is Category.SUCCESS:
                 break
             if kind is not Category.PENDING:
+                if kind is not Category.CANCEL:
+                    # The handler ends it: what was not done has failed.
+                    counts.failed += counts.remaining
+                    counts.remaining = 0
                 self._end_with(status, dataset, elements)
                 return
             if self._request.is_cancelled:
@@ -197,7 +216,7 @@ class _Run:
                 self._end_with(Status.CANCEL, None, {})
                 return
             self._store(dataset, store)
-            pending = Reply(Status.PENDING, elements=counts.elements(Status.PENDING))
+            pending = Reply(status, elements=elements | counts.elements(Status.PENDING))
             if not self._outbox.put(pending):
                 return
         self._end_with(counts.final_status(), None, {})
@@ -208,6 +227,8 @@ class _Run:
             log.error("a handler yielded no data set to a pending status")
             self._counts.lost("")
             return
+        if command.affected_sop_class_uid == COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET:
+            _strip(dataset)
         instance = str(dataset.get("SOPInstanceUID", ""))
         try:
             status = store(
@@ -223,10 +244,6 @@ class _Run:
 
     def _end_with(self, status: int, dataset: Any, elements: dict[str, Any]) -> None:
         counts, syntax = self._counts, self._request.context.transfer_syntax
-        kind = category(status)
-        if kind in (Category.FAILURE, Category.WARNING) and counts.remaining > 0:
-            counts.failed += counts.remaining
-            counts.remaining = 0
         if isinstance(dataset, Dataset) and "FailedSOPInstanceUIDList" in dataset:
             data = encode_bytes(dataset, syntax)
         else:

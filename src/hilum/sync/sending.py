@@ -33,7 +33,7 @@ from hilum.sync.dsutils import decode_bytes, encode_bytes
 if TYPE_CHECKING:
     from hilum.sync.responses import Feed
 
-__all__ = ["Item", "behind", "encoded", "prepare", "reply", "stand_ins", "tags"]
+__all__ = ["Item", "behind", "check_priority", "encoded", "prepare", "reply", "stand_ins", "tags"]
 
 log = logging.getLogger("hilum.sync")
 
@@ -153,6 +153,8 @@ def prepare(core: NetAssociation, dataset: str | Path | Dataset) -> Item:
     path = Path(dataset)
     head = _head(path)
     if head is None:
+        if _config.STORE_SEND_CHUNKED_DATASET:
+            raise AttributeError(f"{path} has no file meta information to send it by")
         return _of_dataset(core, dcmread(os.fspath(path)))
     convertible = not _config.STORE_SEND_CHUNKED_DATASET
     source = head.transfer_syntax_uid
@@ -235,6 +237,16 @@ def _syntax_of(dataset: Dataset) -> str:
         raise AttributeError(f"{message}; set the Transfer Syntax UID of its file meta")
     log.warning("%s; it is sent as it is", message)
     return found
+
+
+def check_priority(priority: int) -> None:
+    """The priority of a request.
+
+    Raises:
+        ValueError: it is none (PS3.7 annex E.1).
+    """
+    if priority not in (0, 1, 2):
+        raise ValueError(f"a priority is 0 (medium), 1 (high) or 2 (low), not {priority}")
 
 
 def encoded(dataset: Dataset, transfer_syntax: str) -> bytes:

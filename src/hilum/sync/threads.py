@@ -214,8 +214,12 @@ class Outbox(Generic[T]):
         self._condition = threading.Condition()
         self._asked: asyncio.Future[None] | None = None
         self._ended = False
+        self._refused = False
         #: Nobody takes any more.
         self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def put(self, item: T) -> bool:
         """Add one, in the handler's thread; waits while the peer takes none.
@@ -226,7 +230,7 @@ class Outbox(Generic[T]):
         with self._condition:
             while len(self._items) >= self._limit and not self.closed:
                 self._condition.wait()
-            if self.closed:
+            if self.closed or self._refused:
                 return False
             self._items.append(item)
             self._wake()
@@ -235,8 +239,14 @@ class Outbox(Generic[T]):
     def end(self) -> None:
         """There will be no more; in the handler's thread."""
         with self._condition:
-            self._ended = True
-            self._wake()
+            if not self._refused:
+                self._ended = True
+                self._wake()
+
+    def refuse(self) -> None:
+        """Take what is here and nothing more, not even the end; in the handler's thread."""
+        with self._condition:
+            self._refused = True
 
     def _wake(self) -> None:
         asked, self._asked = self._asked, None

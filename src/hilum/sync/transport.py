@@ -150,6 +150,7 @@ class AssociationServer(Bindings, Closing):
         self._loop = loop
         self._stopped = threading.Event()
         self._associations: dict[NetAssociation, Association] = {}
+        self._ending: tuple[Association, ...] = ()
         self._requested: dict[NetAssociation, Association] = {}
         self._server: Server = loop.call(self._listen())
         self.server_address: Address = self._server.addresses[0]
@@ -183,8 +184,9 @@ class AssociationServer(Bindings, Closing):
 
     @property
     def active_associations(self) -> list[Association]:
-        """Its associations that have a connection."""
-        return [each for each in tuple(self._associations.values()) if each.is_alive()]
+        """Its associations that have a connection, or handlers that run."""
+        known = (*self._associations.copy().values(), *self._ending)
+        return [each for each in known if each.is_alive()]
 
     @property
     def established(self) -> int:
@@ -243,6 +245,9 @@ class AssociationServer(Bindings, Closing):
         assoc.server = self
         assoc.copy_from(self)
         assoc.connected(core)
+        # The AE may have been given others since the server was started.
+        core.timeouts = Seconds.of(self.ae).for_net()
+        link.set_timeouts(core.timeouts)
         acceptor.prepare(assoc, self, core)
         core.connection.transition = assoc.trace.stepped
         assoc.notify(evt.EVT_CONN_OPEN, address=(core.peer.address, core.peer.port))
@@ -264,6 +269,7 @@ class AssociationServer(Bindings, Closing):
         assoc = self._associations.pop(link.owner, None)  # type: ignore[call-overload]  # see ``opened``
         self._requested.pop(link.owner, None)  # type: ignore[call-overload]  # see ``opened``
         if assoc is not None:
+            self._ending = (*(each for each in self._ending if each.is_alive()), assoc)
             # ``net`` hears of it after its observers.
             asyncio.get_running_loop().call_soon(assoc.closed)
 
