@@ -17,6 +17,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 _TOOLS = {
     "echo": ("hilum.cli.echo", "ask a peer whether it answers (C-ECHO)"),
     "store": ("hilum.cli.store", "send files, folders and zip archives (C-STORE)"),
+    "dump": ("hilum.cli.dump", "show what is in DICOM files"),
     "scp": ("hilum.cli.scp", "bare receivers for tests: scp store, scp echo"),
 }
 

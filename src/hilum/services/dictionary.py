@@ -1,7 +1,7 @@
 """PS3.6's tables as pydicom carries them, without importing pydicom.
 
 Importing pydicom brings numpy and its pixel handlers: 150 ms and 25 MB that a receiver, or
-``hilum echo``, has no use for. The two modules read here are plain tables and import nothing.
+``hilum echo``, has no use for. The modules read here are plain tables and import nothing.
 
 Standard: PS3.6 (data dictionary, Annex A for UIDs).
 """
@@ -14,7 +14,14 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["dictionary_entry", "dictionary_vr", "tag_for_keyword", "uid_dictionary"]
+__all__ = [
+    "dictionary_entry",
+    "dictionary_vr",
+    "keyword_for_tag",
+    "private_entry",
+    "tag_for_keyword",
+    "uid_dictionary",
+]
 
 
 @cache
@@ -61,14 +68,36 @@ def dictionary_entry(tag: int) -> tuple[str, str, str] | None:
     return None if entry is None else (str(entry[0]), str(entry[1]), str(entry[4]))
 
 
+def _repeating(tag: int) -> tuple[str, str, str, str, str]:
+    digits = f"{tag:08X}"
+    found: tuple[str, str, str, str, str] = _table("_dicom_dict").RepeatersDictionary[
+        f"{digits[:2]}xx{digits[4:]}"
+    ]
+    return found
+
+
 def dictionary_vr(tag: int) -> str:
     """The VR of an element, such as ``US or SS``; of repeating groups (60xx) too.
 
     Raises:
         KeyError: PS3.6 has no such element.
     """
-    entry = _elements().get(tag)
-    if entry is None:
-        digits = f"{tag:08X}"
-        entry = _table("_dicom_dict").RepeatersDictionary[f"{digits[:2]}xx{digits[4:]}"]
-    return str(entry[0])
+    return str((_elements().get(tag) or _repeating(tag))[0])
+
+
+def keyword_for_tag(tag: int) -> str:
+    """The keyword of an element, of repeating groups too; empty where PS3.6 has none."""
+    try:
+        return str((_elements().get(tag) or _repeating(tag))[4])
+    except KeyError:
+        return ""
+
+
+def private_entry(creator: str, tag: int) -> tuple[str, str] | None:
+    """VR and name of a private element that pydicom's private dictionary knows; None otherwise."""
+    block = _table("_private_dict").private_dictionaries.get(creator)
+    if block is None:
+        return None
+    digits = f"{tag:08X}"
+    entry = block.get(f"{digits[:4]}xx{digits[6:]}") or block.get(digits)
+    return None if entry is None else (str(entry[0]), str(entry[2]))
