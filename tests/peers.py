@@ -277,6 +277,35 @@ def pynetdicom_storescp(
         yield server
 
 
+@contextmanager
+def dcmqrscp(
+    directory: Path,
+    *,
+    moves: Mapping[str, int] | None = None,
+    nodelay: bool = True,
+    port: int | None = None,
+) -> Iterator[Server]:
+    """Run DCMTK's dcmqrscp as ``ARCHIVE``, which keeps at most 500 studies.
+
+    ``moves`` are the AE titles that it may send to, with their ports on the loopback.
+    """
+    port = port or free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory.with_name(f"{directory.name}.{port}.cfg")
+    hosts = [
+        f"m{n} = ({title}, {HOST}, {at})" for n, (title, at) in enumerate((moves or {}).items())
+    ]
+    lines = [f"NetworkTCPPort = {port}", "MaxPDUSize = 16384", "MaxAssociations = 32"]
+    lines += ["HostTable BEGIN", *hosts, "HostTable END", "VendorTable BEGIN", "VendorTable END"]
+    lines += ["AETable BEGIN", f"ARCHIVE {directory} RW (500, 1024mb) ANY", "AETable END", ""]
+    file.write_text("\n".join(lines))
+    command = [native("dcmqrscp"), "-c", str(file)]
+    with serve(
+        "dcmqrscp", command, port=port, directory=directory, ae_title="ARCHIVE", nodelay=nodelay
+    ) as server:
+        yield server
+
+
 def orthanc_configuration(
     directory: Path,
     *,

@@ -3,72 +3,37 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.data import get_testdata_file
 from pydicom.uid import ImplicitVRLittleEndian
-
-from hilum.sync import AE, build_context, build_role, evt
-from hilum.sync.association import Association
-from hilum.sync.sop_class import (
-    CTImageStorage,
-    ModalityPerformedProcedureStep,
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelGet,
-    StudyRootQueryRetrieveInformationModelMove,
-    Verification,
+from tests.net.sync_world import (
+    BOTH_ROLES,
+    CT,
+    FIND,
+    GET,
+    MOVE,
+    MPPS,
+    Provider,
+    associate,
+    identifier,
+    until,
 )
 
-CT = get_testdata_file("CT_small.dcm")
-FIND = StudyRootQueryRetrieveInformationModelFind
-GET = StudyRootQueryRetrieveInformationModelGet
-MOVE = StudyRootQueryRetrieveInformationModelMove
-CLASSES = (Verification, CTImageStorage, FIND, GET, MOVE, ModalityPerformedProcedureStep)
-CONTEXTS = [build_context(uid) for uid in CLASSES]
-BOTH_ROLES = [build_role(CTImageStorage, scu_role=True, scp_role=True)]
-
-Start = Callable[..., int]
+from hilum.sync import evt
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """``start(handlers)`` serves on a free port until the test ends."""
-    ae = AE("PROVIDER")
-    ae.supported_contexts = CONTEXTS
-    ae.add_supported_context(CTImageStorage, scu_role=True, scp_role=True)
-    ae.requested_contexts = [build_context(CTImageStorage)]
-
-    def serve(handlers: Any = ()) -> int:
-        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=list(handlers))
-        assert server is not None
-        return server.server_address[1]
-
-    serve.ae = ae  # type: ignore[attr-defined]  # for tests that look at it
-    yield serve
-    ae.shutdown()
+def provider() -> Iterator[Provider]:
+    made = Provider()
+    yield made
+    made.ae.shutdown()
 
 
-def associate(port: int, **arguments: Any) -> Association:
-    ae = AE("USER")
-    ae.acse_timeout = ae.dimse_timeout = 10
-    assoc = ae.associate("127.0.0.1", port, contexts=CONTEXTS, **arguments)
-    assert assoc.is_established
-    return assoc
-
-
-def identifier(**elements: str) -> Dataset:
-    made = Dataset()
-    made.QueryRetrieveLevel = "STUDY"
-    for name, value in elements.items():
-        setattr(made, name, value)
-    return made
-
-
-def test_echo_needs_no_handler_and_no_thread(start):
-    assoc = associate(start())
+def test_echo_needs_no_handler_and_no_thread(provider):
+    assoc = associate(provider.start())
     assert assoc.send_c_echo(7).Status == 0x0000
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if "Thread@" in name]
@@ -76,14 +41,14 @@ def test_echo_needs_no_handler_and_no_thread(start):
     assert assoc.is_released and not assoc.is_established and not assoc.is_alive()
 
 
-def test_a_data_set_and_a_file_are_stored(start):
+def test_a_data_set_and_a_file_are_stored(provider):
     got = []
 
     def store(event):
         got.append((event.message_id, event.dataset, event.file_meta, event.encoded_dataset(False)))
         return 0x0000
 
-    assoc = associate(start([(evt.EVT_C_STORE, store)]))
+    assoc = associate(provider.start((evt.EVT_C_STORE, store)))
     dataset = dcmread(CT)
     assert assoc.send_c_store(dataset, msg_id=5).Status == 0x0000
     assert assoc.send_c_store(CT, msg_id=6).Status == 0x0000
@@ -94,7 +59,7 @@ def test_a_data_set_and_a_file_are_stored(start):
     assert {each[2].TransferSyntaxUID for each in got} == {ImplicitVRLittleEndian}
 
 
-def test_handlers_of_an_association_run_in_order_in_one_thread(start):
+def test_handlers_of_an_association_run_in_order_in_one_thread(provider):
     ran = []
 
     def note(event, what):
@@ -106,35 +71,31 @@ def test_handlers_of_an_association_run_in_order_in_one_thread(start):
 
     told = ["CONN_OPEN", "REQUESTED", "ACCEPTED", "ESTABLISHED", "RELEASED", "CONN_CLOSE"]
     handlers: list[Any] = [(getattr(evt, f"EVT_{name}"), note, [name]) for name in told]
-    assoc = associate(start([*handlers, (evt.EVT_C_STORE, store)]))
+    assoc = associate(provider.start(*handlers, (evt.EVT_C_STORE, store)))
     assoc.send_c_store(CT)
     assoc.send_c_store(CT)
     assoc.release()
-    start.ae.shutdown()
-    deadline = threading.Event()
-    for _ in range(500):
-        if len(ran) == 8:
-            break
-        deadline.wait(0.01)
+    provider.ae.shutdown()
+    until(lambda: len(ran) == 8, "handlers are missing")
     assert [what for what, _ in ran] == [*told[:4], "store", "store", *told[4:]]
     assert len({thread for _, thread in ran}) == 1
     assert ran[0][1].startswith("AcceptorThread@")
 
 
-def test_find_yields_responses_in_order(start):
+def test_find_yields_responses_in_order(provider):
     def find(event):
         assert event.identifier.PatientName == "*"
         for number in range(500):
             yield 0xFF00, identifier(PatientName=f"N^{number}")
 
-    assoc = associate(start([(evt.EVT_C_FIND, find)]))
+    assoc = associate(provider.start((evt.EVT_C_FIND, find)))
     pairs = list(assoc.send_c_find(identifier(PatientName="*"), FIND))
     assoc.release()
     assert [str(found.PatientName) for _, found in pairs[:-1]] == [f"N^{n}" for n in range(500)]
     assert (pairs[-1][0].Status, pairs[-1][1]) == (0x0000, None)
 
 
-def test_sub_operations_of_a_get_run_in_the_iterating_thread(start):
+def test_sub_operations_of_a_get_run_in_the_iterating_thread(provider):
     threads = []
 
     def get(event):
@@ -146,7 +107,7 @@ def test_sub_operations_of_a_get_run_in_the_iterating_thread(start):
         threads.append(threading.current_thread())
         return 0x0000 if len(threads) != 2 else 0xA700
 
-    port = start([(evt.EVT_C_GET, get)])
+    port = provider.start((evt.EVT_C_GET, get))
     assoc = associate(port, ext_neg=BOTH_ROLES, evt_handlers=[(evt.EVT_C_STORE, store)])
     pairs = list(assoc.send_c_get(identifier(), GET))
     assoc.release()
@@ -158,7 +119,7 @@ def test_sub_operations_of_a_get_run_in_the_iterating_thread(start):
     assert failed.FailedSOPInstanceUIDList == dcmread(CT).SOPInstanceUID
 
 
-def test_a_move_may_go_to_its_own_server(start):
+def test_a_move_may_go_to_its_own_server(provider):
     got = []
 
     def move(event):
@@ -172,7 +133,7 @@ def test_a_move_may_go_to_its_own_server(start):
         got.append((request.MoveOriginatorApplicationEntityTitle, request.MoveOriginatorMessageID))
         return 0x0000
 
-    port = start([(evt.EVT_C_MOVE, move), (evt.EVT_C_STORE, store)])
+    port = provider.start((evt.EVT_C_MOVE, move), (evt.EVT_C_STORE, store))
     assoc = associate(port)
     pairs = list(assoc.send_c_move(identifier(), "PROVIDER", MOVE, msg_id=12))
     assoc.release()
@@ -180,7 +141,7 @@ def test_a_move_may_go_to_its_own_server(start):
     assert got == [("USER", 12)] * 2
 
 
-def test_n_services_give_and_take_data_sets(start):
+def test_n_services_give_and_take_data_sets(provider):
     seen = {}
 
     def create(event):
@@ -202,16 +163,14 @@ def test_n_services_give_and_take_data_sets(start):
         seen["report"] = (event.event_type, event.event_information)
         return 0x0000, None
 
-    port = start(
-        [
-            (evt.EVT_N_CREATE, create),
-            (evt.EVT_N_SET, change),
-            (evt.EVT_N_GET, read),
-            (evt.EVT_N_EVENT_REPORT, report),
-        ]
+    port = provider.start(
+        (evt.EVT_N_CREATE, create),
+        (evt.EVT_N_SET, change),
+        (evt.EVT_N_GET, read),
+        (evt.EVT_N_EVENT_REPORT, report),
     )
     assoc = associate(port)
-    mpps = ModalityPerformedProcedureStep
+    mpps = MPPS
     status, made = assoc.send_n_create(identifier(PatientID="7"), mpps)
     assert (status.Status, status.AffectedSOPInstanceUID) == (0x0000, "1.2.3")
     assert made.PerformedStationAETitle == "X" and "AffectedSOPInstanceUID" not in made

@@ -24,6 +24,7 @@ from hilum.errors import (
 from hilum.net.association import Association as NetAssociation
 from hilum.net.association import Response
 from hilum.net.service import Context, Reply
+from hilum.services.status import describe
 from hilum.sync import _config, negotiated, sending
 from hilum.sync import events as evt
 from hilum.sync._globals import MODE_ACCEPTOR, MODE_REQUESTOR
@@ -319,6 +320,7 @@ class Association(Bindings, Closing):
         core = self.core
         if core is None or not self.is_established:
             return
+        log.info("Releasing Association")
         try:
             self.loop.call(core.release())
         except HilumError as error:
@@ -337,6 +339,7 @@ class Association(Bindings, Closing):
             return
         if self.outbox is not None and self.worker.is_here:
             self.outbox.refuse()
+        log.info("Aborting Association")
         self.loop.post(self._abort, 64)
         if block and not (self.worker.is_here or self.reports.is_here):
             self._over.wait(HANDLERS_SECONDS)
@@ -369,6 +372,7 @@ class Association(Bindings, Closing):
             raise RuntimeError(
                 f"The association with a peer must be established before sending a {message} request"
             )
+        log.info("Sending %s request", message)
         return core
 
     def _context(self, *classes: str | UID, role: str | None = "scu") -> Context:
@@ -384,13 +388,52 @@ class Association(Bindings, Closing):
         log.error(message)
         raise ValueError(message)
 
+    def _get_valid_context(
+        self,
+        ab_syntax: str | UID,
+        tr_syntax: str | UID,
+        role: str | None = None,
+        context_id: int | None = None,
+        allow_conversion: bool = True,
+    ) -> PresentationContext:
+        """The accepted context for something; programs of pynetdicom look for theirs with it.
+
+        Args:
+            ab_syntax: abstract syntax.
+            tr_syntax: the transfer syntax; empty takes any.
+            role: ``scu`` or ``scp``, where we must have it.
+            context_id: of the one context that is looked at.
+            allow_conversion: whether one into which the transfer syntax is converted will do.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = sending.valid_contexts(
+            [
+                context
+                for context in self.accepted_contexts
+                if context_id in (None, context.context_id)
+                and context.abstract_syntax in (ab_syntax, *sending.stand_ins(ab_syntax))
+                and (role != "scu" or context.as_scu)
+                and (role != "scp" or context.as_scp)
+            ],
+            str(tr_syntax),
+            allow_conversion,
+        )
+        if found is None:
+            raise ValueError(f"No presentation context for '{UID(ab_syntax).name}' fits")
+        return found
+
     def _run(self, request: Coroutine[Any, Any, T]) -> T | None:
         """Wait for a response; None when the association ended instead."""
         busy = [feed for feed in self._feeds if not feed.is_over]
         try:
             if busy:
                 request = sending.behind(request, busy, self.dimse_timeout)
-            return self.loop.call(request)
+            result = self.loop.call(request)
+            if isinstance(result, Response):
+                log.info("Received %s: %s", result.command.name, describe(result.status))
+            return result
         except AssociationError as error:
             log.error("no response: %s", error)
             self._flush()

@@ -20,6 +20,7 @@ from hilum.net.association import Association as NetAssociation
 from hilum.net.client import connect
 from hilum.net.limits import Limits
 from hilum.net.link import Link
+from hilum.sync import _config
 from hilum.sync import events as evt
 from hilum.sync._globals import MODE_REQUESTOR
 from hilum.sync.association import Association
@@ -143,7 +144,7 @@ def associate(
                 for context in contexts
             ],
             timeouts=Seconds.of(ae).for_net(),
-            limits=Limits(max_length=max_pdu),
+            limits=Limits(max_length=max_pdu, max_responses=max(1, _config.MAX_WAITING_RESPONSES)),
             tls=tls[0] if tls else None,
             server_hostname=(tls[1] or None) if tls else None,
             roles=[item for item in sent if isinstance(item, RoleSelection)],
@@ -162,6 +163,7 @@ def associate(
             core.abort(2, 0)
         return core
 
+    log.info("Requesting Association")
     try:
         loop.call(request())
     except AssociationRejected as error:

@@ -31,9 +31,20 @@ from hilum.sync import _config
 from hilum.sync.dsutils import decode_bytes, encode_bytes
 
 if TYPE_CHECKING:
+    from hilum.sync.presentation import PresentationContext
     from hilum.sync.responses import Feed
 
-__all__ = ["Item", "behind", "check_priority", "encoded", "prepare", "reply", "stand_ins", "tags"]
+__all__ = [
+    "Item",
+    "behind",
+    "check_priority",
+    "encoded",
+    "prepare",
+    "reply",
+    "stand_ins",
+    "tags",
+    "valid_contexts",
+]
 
 log = logging.getLogger("hilum.sync")
 
@@ -237,6 +248,21 @@ def _syntax_of(dataset: Dataset) -> str:
         raise AttributeError(f"{message}; set the Transfer Syntax UID of its file meta")
     log.warning("%s; it is sent as it is", message)
     return found
+
+
+def valid_contexts(
+    contexts: Sequence[PresentationContext], syntax: str, convertible: bool
+) -> PresentationContext | None:
+    """The first of the contexts that has a transfer syntax, or one it is converted into."""
+    for context in contexts:
+        if not syntax or context.transfer_syntax[0] == syntax:
+            return context
+    if convertible and syntax in CONVERTIBLE:
+        for target in _PREFERRED:
+            for context in contexts:
+                if context.transfer_syntax[0] == target:
+                    return context
+    return None
 
 
 def check_priority(priority: int) -> None:

@@ -1,0 +1,427 @@
+"""Who waits for whom in the blocking API: handlers, iterators, the loop, and the end of things."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from tests.net.sync_world import (
+    BOTH_ROLES,
+    CT,
+    FIND,
+    GET,
+    MPPS,
+    Provider,
+    associate,
+    identifier,
+    until,
+    within,
+)
+
+from hilum.sync import AE, evt
+from hilum.sync.loop import current
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    made = Provider()
+    yield made
+    made.ae.shutdown()
+
+
+def threads() -> set[str]:
+    """The threads of associations."""
+    return {thread.name for thread in threading.enumerate() if "Thread@" in thread.name}
+
+
+@within(60)
+def test_hundreds_of_associations_leave_no_thread(provider):
+    stored = []
+    lock = threading.Lock()
+
+    def store(event):
+        with lock:
+            stored.append(event.dataset.SOPInstanceUID)
+        return 0x0000
+
+    provider.ae.maximum_associations = 50
+    port = provider.start((evt.EVT_C_STORE, store))
+    dataset = dcmread(CT)
+    told = []
+
+    def user(_: int) -> None:
+        for _ in range(10):
+            assoc = associate(port, evt_handlers=[(evt.EVT_RELEASED, told.append)])
+            assert assoc.send_c_store(dataset).Status == 0x0000
+            assoc.release()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(user, range(30)))
+    assert len(stored) == len(told) == 300
+    until(lambda: not threads(), "threads are left")
+    until(lambda: not provider.ae.active_associations, "associations are left")
+
+
+@within(30)
+def test_many_associations_are_served_at_once(provider):
+    meeting = threading.Barrier(12)
+
+    def store(event):
+        meeting.wait(20)  # passes only when every association's handler is here
+        return 0x0000
+
+    provider.ae.maximum_associations = 12
+    port = provider.start((evt.EVT_C_STORE, store))
+    assocs = [associate(port) for _ in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(lambda assoc: assoc.send_c_store(CT).Status, assocs))
+    assert statuses == [0x0000] * 12
+    for assoc in assocs:
+        assoc.release()
+
+
+@within(20)
+def test_a_busy_handler_holds_up_nobody_else(provider):
+    release = threading.Event()
+
+    def store(event):
+        release.wait(15)
+        return 0x0000
+
+    port = provider.start((evt.EVT_C_STORE, store))
+    busy, other = associate(port), associate(port)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(busy.send_c_store, CT)
+        for _ in range(20):
+            assert other.send_c_echo().Status == 0x0000
+        assert not waiting.done()
+        release.set()
+        assert waiting.result(10).Status == 0x0000
+    busy.release()
+    other.release()
+
+
+class Endless:
+    """A C-FIND that goes on until it is told otherwise."""
+
+    def __init__(self, count: int = 1_000_000, comments: str = "") -> None:
+        self.count = count
+        self.comments = comments
+        self.yielded = 0
+        self.cancelled = threading.Event()
+        self.closed = threading.Event()
+
+    def __call__(self, event):
+        try:
+            for number in range(self.count):
+                if event.is_cancelled:
+                    self.cancelled.set()
+                    yield 0xFE00, None
+                    return
+                self.yielded += 1
+                yield 0xFF00, identifier(PatientID=str(number), PatientComments=self.comments)
+        finally:
+            self.closed.set()
+
+
+@pytest.mark.parametrize("how", ["close", "forget"])
+@within(20)
+def test_an_iterator_that_is_given_up_cancels(provider, how):
+    find = Endless()
+    assoc = associate(provider.start((evt.EVT_C_FIND, find)))
+    responses: Any = assoc.send_c_find(identifier(), FIND)
+    assert next(responses)[0].Status == 0xFF00
+    if how == "close":
+        responses.close()
+        assert list(responses) == []
+    del responses
+    assert find.closed.wait(10)
+    assert assoc.send_c_echo().Status == 0x0000, "the association goes on"
+    assoc.release()
+    assert assoc.is_released
+
+
+@within(20)
+def test_responses_that_nobody_takes_give_way_to_the_next_request(provider):
+    find = Endless(comments="x" * 5000)
+    ae = AE("USER")
+    ae.dimse_timeout = 2
+    assoc = associate(provider.start((evt.EVT_C_FIND, find)), ae)
+    responses = assoc.send_c_find(identifier(), FIND)
+    next(responses)
+    assert assoc.send_c_echo().Status == 0x0000
+    assert find.closed.wait(10)
+    assert len(list(responses)) <= 2 * 256 + 64
+    assoc.release()
+
+
+@within(20)
+def test_a_request_within_an_iteration_waits_for_its_end_only(provider):
+    assoc = associate(provider.start((evt.EVT_C_FIND, Endless(20))))
+    seen = 0
+    last = None
+    for status, _ in assoc.send_c_find(identifier(), FIND):
+        seen, last = seen + 1, status.Status
+        assert assoc.send_c_echo().Status == 0x0000
+    assert (seen, last) == (21, 0x0000)
+    assoc.release()
+
+
+@within(20)
+def test_a_slow_consumer_pauses_the_provider(provider):
+    # Large enough that the kernel's buffers, some megabytes, hold few of them.
+    find = Endless(100_000, "x" * 5000)
+    assoc = associate(provider.start((evt.EVT_C_FIND, find)))
+    responses = assoc.send_c_find(identifier(), FIND)
+    next(responses)
+    before = -1
+    while before != find.yielded:
+        before = find.yielded
+        time.sleep(0.3)  # as long as it goes on, it is not yet held up
+    assert find.yielded < 10_000
+    assoc.release()
+    assert assoc.is_released
+    assert find.closed.wait(10)
+
+
+@within(20)
+def test_a_slow_consumer_is_told_of_reports_and_of_the_end(provider):
+    reported = threading.Event()
+    release = threading.Event()
+
+    def find(event):
+        yield 0xFF00, identifier(PatientID="1")
+        event.assoc.send_n_event_report(identifier(), 1, MPPS, "1.2.3")
+        release.wait(10)
+        event.assoc.abort()
+
+    def report(event):
+        reported.set()
+        return 0x0000, None
+
+    assoc = associate(
+        provider.start((evt.EVT_C_FIND, find)), evt_handlers=[(evt.EVT_N_EVENT_REPORT, report)]
+    )
+    responses = assoc.send_c_find(identifier(), FIND)
+    next(responses)
+    assert reported.wait(10), "the program is not iterating, and is told all the same"
+    release.set()
+    until(lambda: assoc.is_aborted, "the abort was not noticed")
+    assert [len(status) for status, _ in responses] == [0]
+
+
+@within(20)
+def test_a_report_crosses_a_request(provider):
+    def store(event):
+        status, _ = event.assoc.send_n_event_report(None, 1, MPPS, "1.2.3")
+        return status.Status
+
+    def report(event):
+        return 0x0110, None
+
+    assoc = associate(
+        provider.start((evt.EVT_C_STORE, store)), evt_handlers=[(evt.EVT_N_EVENT_REPORT, report)]
+    )
+    assert assoc.send_c_store(CT).Status == 0x0110
+    assoc.release()
+
+
+@within(20)
+def test_sub_operations_that_nobody_takes_end_the_get(provider):
+    statuses = []
+
+    def get(event):
+        yield 5
+        for _ in range(5):
+            yield 0xFF00, dcmread(CT)
+
+    def store(event):
+        statuses.append(0x0000)
+        return 0x0000
+
+    ae = AE("USER")
+    ae.network_timeout = 0.5
+    port = provider.start((evt.EVT_C_GET, get))
+    assoc = associate(port, ae, ext_neg=BOTH_ROLES, evt_handlers=[(evt.EVT_C_STORE, store)])
+    responses = assoc.send_c_get(identifier(), GET)
+    until(lambda: assoc._feeds[0].is_over, "the C-GET goes on")
+    assert list(responses) == [] and statuses == []
+    assert assoc.send_c_echo().Status == 0x0000
+    assoc.release()
+
+
+@within(20)
+def test_abort_in_a_notification_does_not_wait(provider):
+    returned = []
+
+    def established(event):
+        event.assoc.abort()
+        # The connection is closed only after the handlers before it have returned.
+        returned.append(event.assoc.is_alive())
+
+    port = provider.start((evt.EVT_ESTABLISHED, established))
+    ae = AE("USER")
+    assoc = ae.associate("127.0.0.1", port, contexts=[*provider.ae.supported_contexts])
+    until(lambda: assoc.is_aborted, "the peer's abort was not noticed")
+    until(lambda: returned == [True], "the handler did not go on")
+    assert not assoc.is_established
+
+
+@within(20)
+def test_abort_elsewhere_returns_when_its_handlers_have(provider):
+    told = []
+    assoc = associate(provider.start(), evt_handlers=[(evt.EVT_ABORTED, told.append)])
+    assoc.abort()
+    assert assoc.is_aborted and not assoc.is_established and len(told) == 1
+    assert not assoc.is_alive()
+    assoc.abort()
+    assoc.release()
+    assert len(told) == 1
+
+
+@within(20)
+def test_an_association_can_be_joined_and_has_a_name(provider):
+    assoc = associate(provider.start())
+    assert assoc.is_alive() and assoc.name.startswith("RequestorThread@")
+    assert not isinstance(assoc, threading.Thread)
+    assoc.join(0.05)
+    assert assoc.is_alive()
+    provider.ae.shutdown()
+    assoc.join(10)
+    assert not assoc.is_alive() and assoc.is_aborted
+
+
+@within(20)
+def test_a_blocking_call_on_the_loop_raises_at_once(provider):
+    assoc = associate(provider.start())
+    raised = []
+
+    def call() -> None:
+        for blocking in (
+            assoc.send_c_echo,
+            assoc.release,
+            assoc.abort,
+            assoc.join,
+            lambda: assoc.send_c_find(identifier(), FIND),
+            lambda: AE().associate("127.0.0.1", 1, contexts=assoc.accepted_contexts),
+        ):
+            try:
+                blocking()
+            except RuntimeError as error:
+                raised.append(str(error))
+
+    current().post(call)
+    until(lambda: len(raised) == 6, f"{len(raised)} raised")
+    assert all("event loop" in message for message in raised)
+    assert assoc.send_c_echo().Status == 0x0000
+    assoc.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@within(20)
+def test_a_forked_child_raises(provider):
+    port = provider.start()
+    assoc = associate(port)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for blocking in (
+                assoc.send_c_echo,
+                assoc.release,
+                lambda: AE().associate("127.0.0.1", port, contexts=assoc.accepted_contexts),
+            ):
+                try:
+                    blocking()
+                except RuntimeError as error:
+                    assert "forked" in str(error)
+                else:
+                    raise AssertionError("no error")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert assoc.send_c_echo().Status == 0x0000
+    assoc.release()
+
+
+def fails(event):
+    raise ValueError("a handler's own mistake")
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "ask"),
+    [
+        (evt.EVT_C_ECHO, 0x0000, lambda assoc: assoc.send_c_echo()),
+        (evt.EVT_C_STORE, 0xC211, lambda assoc: assoc.send_c_store(CT)),
+        (evt.EVT_C_FIND, 0xC311, lambda assoc: next(assoc.send_c_find(identifier(), FIND))[0]),
+        (evt.EVT_C_GET, 0xC411, lambda assoc: next(assoc.send_c_get(identifier(), GET))[0]),
+        (evt.EVT_N_GET, 0x0110, lambda assoc: assoc.send_n_get([], MPPS, "1.2")[0]),
+        (evt.EVT_N_SET, 0x0110, lambda assoc: assoc.send_n_set(identifier(), MPPS, "1.2")[0]),
+        (evt.EVT_N_DELETE, 0x0110, lambda assoc: assoc.send_n_delete(MPPS, "1.2")),
+    ],
+)
+def test_a_handler_that_fails_gives_a_status(provider, event, status, ask, caplog):
+    with caplog.at_level(logging.ERROR, "hilum.sync"):
+        assoc = associate(provider.start((event, fails)))
+        assert ask(assoc).Status == status
+        assoc.release()
+    assert "a handler's own mistake" in caplog.text
+
+
+def test_a_notification_that_fails_is_logged_and_no_more(provider, caplog):
+    told = []
+    with caplog.at_level(logging.ERROR, "hilum.sync"):
+        handlers = ((evt.EVT_ESTABLISHED, fails), (evt.EVT_ESTABLISHED, told.append))
+        assoc = associate(provider.start(), evt_handlers=list(handlers))
+        assert assoc.send_c_echo().Status == 0x0000
+        assoc.release()
+    assert "a handler's own mistake" in caplog.text and len(told) == 1
+
+
+@within(20)
+def test_a_peer_that_goes_away_closes_the_generator(provider):
+    find = Endless()
+    assoc = associate(provider.start((evt.EVT_C_FIND, find)))
+    next(assoc.send_c_find(identifier(), FIND))
+    assoc.abort()
+    assert find.closed.wait(10)
+    until(lambda: not threads(), "threads are left")
+
+
+@within(20)
+def test_no_answer_in_time_gives_an_empty_status(provider):
+    release = threading.Event()
+
+    def store(event):
+        release.wait(10)
+        return 0x0000
+
+    ae = AE("USER")
+    ae.dimse_timeout = 0.3
+    assoc = associate(provider.start((evt.EVT_C_STORE, store)), ae)
+    assert len(assoc.send_c_store(CT)) == 0
+    assert assoc.is_aborted and not assoc.is_established
+    with pytest.raises(RuntimeError, match="must be established"):
+        assoc.send_c_echo()
+    release.set()
+
+
+@within(30)
+def test_threads_may_share_an_association(provider):
+    def store(event):
+        return 0x0000
+
+    assoc = associate(provider.start((evt.EVT_C_STORE, store)))
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(assoc.send_c_store, CT, number + 1) for number in range(64)]
+        assert [job.result(20).Status for job in jobs] == [0x0000] * 64
+    assoc.release()
