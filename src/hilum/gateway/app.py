@@ -42,6 +42,7 @@ from hilum.gateway.store.removal import files_deleted, files_to_delete
 from hilum.gateway.store.scan import buckets_on_disk
 from hilum.gateway.store.schedules import Schedules
 from hilum.gateway.store.work import WorkTable
+from hilum.gateway.threads import in_thread
 from hilum.gateway.work.kinds import Kinds
 from hilum.gateway.work.pool import Pool
 from hilum.gateway.work.runner import Runner
@@ -430,9 +431,9 @@ class Gateway:
         while True:
             await asyncio.sleep(LOOK_FOR_CHANGES)
             try:
-                changes = await asyncio.to_thread(directory.changes)
+                changes = await in_thread(directory.changes)
                 if changes != self._router.snapshot.changes or self._not_open:
-                    await self._apply(await asyncio.to_thread(directory.snapshot))
+                    await self._apply(await in_thread(directory.snapshot))
                     await self._tell()  # commands wait to see their change followed
             except HilumError as error:
                 log.error("settings could not be read: %s", error)
@@ -447,7 +448,7 @@ class Gateway:
     async def _tell(self) -> None:
         async with self._telling:
             try:
-                await asyncio.to_thread(self._report)
+                await in_thread(self._report)
             except OSError as error:
                 log.warning("the heartbeat could not be written: %s", error)
 
@@ -467,14 +468,14 @@ class Gateway:
         heartbeat.write(self._storage.data, beat)
 
     async def _checkpoint_forever(self) -> None:
-        checkpointer = await asyncio.to_thread(
+        checkpointer = await in_thread(
             Checkpointer, self._storage.database, limit=self.config.store.wal_limit
         )
         try:
             while True:
                 await asyncio.sleep(CHECKPOINT)
                 try:
-                    await asyncio.to_thread(checkpointer.run)
+                    await in_thread(checkpointer.run)
                 except HilumError as error:
                     log.error("%s", error)
         finally:
@@ -483,7 +484,7 @@ class Gateway:
     async def _delete_forever(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._storage.delete_files)
+                await in_thread(self._storage.delete_files)
             except (HilumError, NotFound, OSError) as error:
                 log.error("removed instances still have files: %s", error)
             await asyncio.sleep(JANITOR)

@@ -25,6 +25,7 @@ from hilum.gateway.store.work import (
     WorkTable,
     retry,
 )
+from hilum.gateway.threads import in_thread
 from hilum.gateway.work.kinds import Kind, Kinds, Program
 from hilum.gateway.work.pool import Pool
 
@@ -136,7 +137,7 @@ class Runner:
         try:
             await self._record(self._ended)
             if unfinished:
-                await asyncio.to_thread(self._table.give_back, unfinished)
+                await in_thread(self._table.give_back, unfinished)
         except StorageFailed as error:
             log.warning("claims are not given back, their leases run out: %s", error)
         self._claims.clear()
@@ -148,7 +149,7 @@ class Runner:
         wanted = [kind.wanted(room) for kind in self._kinds if (room := self._room(kind)) > 0]
         claims = list(self._claims.values())
         try:
-            jobs, lost = await asyncio.to_thread(self._ask_table, wanted, claims)
+            jobs, lost = await in_thread(self._ask_table, wanted, claims)
         except HilumError as error:
             log.error("the work table does not answer: %s", error)
             return False
@@ -279,13 +280,13 @@ class Runner:
             plain = [claim for claim in ended if _end(claim).outcome.also is None]
             if plain:
                 ends = [_end(claim) for claim in plain]
-                recorded = await asyncio.to_thread(self._table.finish_all, ends)
+                recorded = await in_thread(self._table.finish_all, ends)
                 for claim, was_held in zip(plain, recorded, strict=True):
                     self._recorded(ended, claim, was_held)
                 continue
             claim = ended[0]
             try:
-                was_held = await asyncio.to_thread(self._table.finish, _end(claim))
+                was_held = await in_thread(self._table.finish, _end(claim))
             except StorageFailed:
                 raise
             except Exception as error:
