@@ -18,6 +18,7 @@ _TOOLS = {
     "echo": ("hilum.cli.echo", "ask a peer whether it answers (C-ECHO)"),
     "store": ("hilum.cli.store", "send files, folders and zip archives (C-STORE)"),
     "dump": ("hilum.cli.dump", "show what is in DICOM files"),
+    "dicomdir": ("hilum.cli.dicomdir", "write a medium: folder, zip archive or ISO image"),
     "scp": ("hilum.cli.scp", "bare receivers for tests: scp store, scp echo"),
 }
 
