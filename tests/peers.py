@@ -306,6 +306,39 @@ def dcmqrscp(
         yield server
 
 
+@contextmanager
+def wlmscpfs(directory: Path, *, port: int | None = None) -> Iterator[Server]:
+    """Run DCMTK's wlmscpfs; ``directory`` has a folder for each called AE title."""
+    port = port or free_port()
+    command = [native("wlmscpfs"), "-dfp", str(directory), str(port)]
+    with serve(
+        "wlmscpfs", command, port=port, directory=directory, ae_title="WORKLIST", nodelay=True
+    ) as server:
+        yield server
+
+
+@contextmanager
+def pynetdicom_qrscp(
+    directory: Path, *, moves: Mapping[str, int] | None = None, port: int | None = None
+) -> Iterator[Server]:
+    """Run pynetdicom's qrscp application; ``moves`` as for ``dcmqrscp``."""
+    port = port or free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    lines = ["[DEFAULT]", "ae_title: QRSCP", f"port: {port}", "max_pdu: 16382", "acse_timeout: 30",
+             "dimse_timeout: 30", "network_timeout: 30", f"bind_address: {HOST}",
+             f"instance_location: {directory}/instances",
+             f"database_location: {directory}/instances.sqlite", ""]  # fmt: skip
+    for title, at in (moves or {}).items():
+        lines += [f"[{title}]", f"address: {HOST}", f"port: {at}", ""]
+    file = directory.with_name(f"{directory.name}.{port}.ini")
+    file.write_text("\n".join(lines))
+    command = [sys.executable, "-m", "pynetdicom", "qrscp", "-c", str(file)]
+    with serve(
+        "pynetdicom", command, port=port, directory=directory, ae_title="QRSCP", nodelay=True
+    ) as server:
+        yield server
+
+
 def orthanc_configuration(
     directory: Path,
     *,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hilum.cli.report import shown
 from hilum.errors import InvalidDicom
@@ -31,7 +31,7 @@ from hilum.services.outline import Kind, Node, outline
 from hilum.services.part10 import is_part10
 from hilum.services.transfer_syntaxes import properties
 
-__all__ = ["Opened", "as_json", "lines"]
+__all__ = ["Bytes", "Opened", "Shown", "as_json", "lines", "node_lines"]
 
 MAX_INFLATED = 256 << 20
 """Bytes that a deflated data set is inflated to; the rest is not shown."""
@@ -39,6 +39,47 @@ MAX_INFLATED = 256 << 20
 _TRANSFER_SYNTAX = 0x00020010
 _SOP_CLASS = 0x00080016
 _SYNTAX_MAXIMUM = 128
+
+
+class Shown(Protocol):
+    """What lines and JSON are made of."""
+
+    @property
+    def uri(self) -> str | None:
+        """Where values can be found that are not shown; None where everything is shown."""
+
+    def data_set(self) -> Iterator[Node]:
+        """Everything in it."""
+
+    def value(self, node: Node, most: int | None = None) -> bytes:
+        """The bytes of an element's value, or the first ones."""
+
+
+class Bytes:
+    """A data set in memory.
+
+    Args:
+        data: without file meta information.
+        transfer_syntax: an uncompressed one.
+    """
+
+    uri = None
+
+    def __init__(self, data: bytes, transfer_syntax: str) -> None:
+        syntax = properties(transfer_syntax)
+        self._data = inflate(data, 0, MAX_INFLATED)[0] if syntax.deflated else data
+        self._encoding = IMPLICIT_LITTLE
+        if syntax.explicit:
+            self._encoding = EXPLICIT_LITTLE if syntax.little_endian else EXPLICIT_BIG
+
+    def data_set(self) -> Iterator[Node]:
+        """See `Shown`."""
+        return outline(self._data, self._encoding)
+
+    def value(self, node: Node, most: int | None = None) -> bytes:
+        """See `Shown`."""
+        end = node.start + (node.length if most is None else min(node.length, most))
+        return self._data[node.start : end]
 
 
 class Opened:
@@ -97,6 +138,11 @@ class Opened:
             if key == 0x00000002 and length == 4:
                 declared = pos + int.from_bytes(bytes(data[start:pos]), "little")
         return pos
+
+    @property
+    def uri(self) -> str:
+        """See `Shown`."""
+        return self.path.absolute().as_uri()
 
     def meta(self) -> Iterator[Node]:
         """File meta information."""
@@ -190,11 +236,12 @@ def _uid_name(uid: str) -> str:
 def lines(opened: Opened, options: Namespace) -> Iterator[str]:
     """A line for each element, item and fragment."""
     if not options.no_meta and opened.offset > opened._start:
-        yield from _lines(opened, opened.meta(), options)
-    yield from _lines(opened, opened.data_set(), options)
+        yield from node_lines(opened, opened.meta(), options)
+    yield from node_lines(opened, opened.data_set(), options)
 
 
-def _lines(opened: Opened, nodes: Iterator[Node], options: Namespace) -> Iterator[str]:
+def node_lines(opened: Shown, nodes: Iterator[Node], options: Namespace) -> Iterator[str]:
+    """A line for each node; ``options`` are ``key``, ``all`` and ``max_value``."""
     wanted = frozenset(options.key or ())
     inside = -1  # depth of the wanted sequence that is being shown
     counts: dict[int, int] = {}
@@ -213,7 +260,7 @@ def _lines(opened: Opened, nodes: Iterator[Node], options: Namespace) -> Iterato
         yield "  " * node.depth + _line(opened, node, options, counts.get(node.depth, 0))
 
 
-def _line(opened: Opened, node: Node, options: Namespace, number: int) -> str:
+def _line(opened: Shown, node: Node, options: Namespace, number: int) -> str:
     if node.kind is Kind.PROBLEM:
         return f"!! {shown(node.text)}"
     if node.kind is Kind.ITEM:
@@ -239,7 +286,7 @@ def _name(node: Node) -> str:
     return keyword_for_tag(node.tag)
 
 
-def _said(opened: Opened, node: Node, options: Namespace) -> str:
+def _said(opened: Shown, node: Node, options: Namespace) -> str:
     if node.kind is Kind.SEQUENCE:
         return "sequence"
     if node.kind is Kind.FRAGMENTS:
@@ -269,7 +316,7 @@ def _cut(text: str, most: int | None, length: int) -> str:
 # ── DICOM JSON ──────────────────────────────────────────────────────────────────────────────────
 
 
-def as_json(opened: Opened, options: Namespace) -> dict[str, object]:
+def as_json(opened: Shown, options: Namespace) -> dict[str, object]:
     """The data set in the DICOM JSON model; without file meta, which the model has none of.
 
     Standard: PS3.18 F.2.
@@ -300,20 +347,21 @@ def as_json(opened: Opened, options: Namespace) -> dict[str, object]:
     return _without_empty(top)
 
 
-def _json_element(opened: Opened, node: Node, options: Namespace) -> dict[str, Any]:
+def _json_element(opened: Shown, node: Node, options: Namespace) -> dict[str, Any]:
     vr = "SQ" if node.kind is Kind.SEQUENCE else node.vr
     element: dict[str, Any] = {"vr": vr}
     if node.kind is Kind.SEQUENCE or (not node.length and node.kind is Kind.ELEMENT):
         return element
     if node.kind is Kind.FRAGMENTS:
-        element["BulkDataURI"] = f"{opened.path.absolute().as_uri()}?offset={node.start}&length=-1"
+        if opened.uri is not None:
+            element["BulkDataURI"] = f"{opened.uri}?offset={node.start}&length=-1"
         return element
     if vr in BINARY_VRS:
-        if options.all or node.length <= options.max_inline:
+        if opened.uri is None or options.all or node.length <= options.max_inline:
             element["InlineBinary"] = base64.b64encode(opened.value(node)).decode("ascii")
         else:
-            uri = opened.path.absolute().as_uri()
-            element["BulkDataURI"] = f"{uri}?offset={node.start}&length={node.length}"
+            uri = f"{opened.uri}?offset={node.start}&length={node.length}"
+            element["BulkDataURI"] = uri
         return element
     values = json_values(
         vr, opened.value(node), little=node.encoding.little, character_set=node.character_set

@@ -17,9 +17,12 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 _TOOLS = {
     "echo": ("hilum.cli.echo", "ask a peer whether it answers (C-ECHO)"),
     "store": ("hilum.cli.store", "send files, folders and zip archives (C-STORE)"),
+    "find": ("hilum.cli.find", "query a peer (C-FIND)"),
+    "mwl": ("hilum.cli.find:worklist", "query a modality worklist (C-FIND)"),
+    "get": ("hilum.cli.retrieve:get", "retrieve over the same association (C-GET)"),
+    "move": ("hilum.cli.retrieve:move", "have a peer send elsewhere, or to us (C-MOVE)"),
     "dump": ("hilum.cli.dump", "show what is in DICOM files"),
-    "dicomdir": ("hilum.cli.dicomdir", "write a medium: folder, zip archive or ISO image"),
-    "scp": ("hilum.cli.scp", "bare receivers for tests: scp store, scp echo"),
+    "scp": ("hilum.cli.scp", "bare providers for tests: scp store, echo, qr, mwl"),
 }
 
 _GATEWAY = {
@@ -65,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tool(module: str, words: list[str]) -> int:
-    tool: Callable[[list[str]], int] = import_module(module).main
+    name, _, function = module.partition(":")
+    tool: Callable[[list[str]], int] = getattr(import_module(name), function or "main")
     return tool(words)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "HEAD_MAXIMUM",
     "MEDIA_STORAGE_DIRECTORY",
     "FileHead",
+    "data_set_start",
     "encode_head",
     "file_name",
     "is_part10",
@@ -129,6 +130,29 @@ def parse_head(data: bytes, *, final: bool) -> FileHead | None:
         _must_be_uid("SOP Class UID", head.sop_class_uid)
         _must_be_uid("Transfer Syntax UID", head.transfer_syntax_uid)
     return head
+
+
+def data_set_start(data: bytes) -> tuple[int, str]:
+    """Where a file's data set begins and its transfer syntax, whatever else its head lacks.
+
+    For files that are not instances of a storage class: identifiers, worklist entries.
+
+    Args:
+        data: the whole file, or more than its file meta information.
+
+    Returns:
+        The transfer syntax is empty where no file meta says it.
+
+    Raises:
+        InvalidDicom: the file ends within its file meta information.
+    """
+    start = _start(data, final=True)
+    assert start is not None
+    try:
+        meta, offset = _file_meta(data, start, final=True)
+    except (struct.error, IndexError):
+        raise InvalidDicom("the file ends within its file meta information") from None
+    return offset, _text(meta.get(0x0010))
 
 
 def _must_be_uid(name: str, value: str) -> None:

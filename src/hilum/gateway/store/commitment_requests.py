@@ -19,10 +19,7 @@ from hilum.gateway.store.database import Database
 from hilum.gateway.store.retention import committed_elsewhere
 from hilum.services.commitment import Action, Reference, Result
 
-__all__ = ["ASK", "CommitmentRequest", "CommitmentRequests"]
-
-ASK = "commitment.ask"
-"""Work: make a request, and see to its result. Payload: ``transaction``; its key is the peer."""
+__all__ = ["CommitmentRequest", "CommitmentRequests"]
 
 _table, _instance = schema.commitment_request, schema.instance
 _PIECE = 100
