@@ -27,6 +27,7 @@ from tests.tap import Conversation, Fault, Message, Tap
 
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import open_database
+from hilum.gateway.store.pixels import PixelDigests
 from hilum.gateway.store.queries import versions
 from hilum.gateway.store.results import Viewer
 from hilum.gateway.store.schema import InstanceFlag
@@ -112,6 +113,7 @@ def check_kept(data: Path, stored: Sequence[Message]) -> int:
         How many were there already in another encoding.
     """
     database, blobs = open_database(data / "hilum.db", role="command"), BlobStore.open(data)
+    pixels = PixelDigests()
     elsewise = 0
     try:
         for message in stored:
@@ -124,12 +126,19 @@ def check_kept(data: Path, stored: Sequence[Message]) -> int:
             assert message.data_set is not None
             if (message.data_set, message.transfer_syntax) not in kept:
                 assert any(
-                    same_content(content, syntax, message.data_set, message.transfer_syntax)
+                    same_content(
+                        content,
+                        syntax,
+                        message.data_set,
+                        message.transfer_syntax,
+                        decode=pixels.of,
+                    )
                     for content, syntax in kept
                 ), f"{message.uid(AFFECTED_SOP_INSTANCE_UID)} is not what was sent"
                 elsewise += 1
         return elsewise
     finally:
+        pixels.close()
         blobs.close()
         database.close()
 

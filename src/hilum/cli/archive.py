@@ -31,7 +31,7 @@ from hilum.gateway.store.filters import Filters
 from hilum.gateway.store.removal import Scope, remove
 from hilum.gateway.store.results import Page, Viewer
 
-__all__ = ["export", "ls", "reindex", "rm", "verify"]
+__all__ = ["export", "ls", "reindex", "rm", "verify", "viewer_of"]
 
 LEVELS: dict[str, Callable[..., Page[Any]]] = {
     "patient": queries.list_patients,
@@ -61,7 +61,12 @@ def _owners(opened: Database) -> dict[int, str]:
     return {account.id: account.name for account in Directory(opened).snapshot().accounts}
 
 
-def _viewer(opened: Database, user: str | None, quarantine: bool) -> Viewer:
+def viewer_of(opened: Database, user: str | None, quarantine: bool = False) -> Viewer:
+    """Who looks: everyone's administrator, the quarantine's, or a user.
+
+    Raises:
+        NotFound: there is no such user.
+    """
     if quarantine:
         return Viewer(quarantine=True)
     if user is None:
@@ -105,7 +110,7 @@ def ls(
             date_to=until,
         )
         more = {"every_owner": user is None} if level == "instance" else {}
-        viewer = _viewer(opened, user, quarantine)
+        viewer = viewer_of(opened, user, quarantine)
         found = _all(level, opened, viewer, filters, limit, **more)
         if json:
             print_json(list(found))
@@ -283,7 +288,7 @@ def rm(
         with database(data) as opened:
             owner = None
             if user is not None:
-                owner = _viewer(opened, user, False).account_id
+                owner = viewer_of(opened, user, False).account_id
             scope = Scope(owner, patient, issuer, study, series, instance)
             if not yes:
                 typer.confirm("remove them for good?", abort=True)
@@ -339,7 +344,7 @@ def export(
             filters = Filters(
                 patient_id=patient, study_uid=study, series_uid=series, sop_uid=instance
             )
-            found = list(_all("instance", opened, _viewer(opened, user, False), filters, 0))
+            found = list(_all("instance", opened, viewer_of(opened, user, False), filters, 0))
             task = progress.add_task("exporting", total=len(found))
             try:
                 names = []

@@ -22,6 +22,7 @@ _TOOLS = {
     "get": ("hilum.cli.retrieve:get", "retrieve over the same association (C-GET)"),
     "move": ("hilum.cli.retrieve:move", "have a peer send elsewhere, or to us (C-MOVE)"),
     "dump": ("hilum.cli.dump", "show what is in DICOM files"),
+    "dicomdir": ("hilum.cli.dicomdir", "write a medium: folder, zip archive or ISO image"),
     "scp": ("hilum.cli.scp", "bare providers for tests: scp store, echo, qr, mwl"),
 }
 

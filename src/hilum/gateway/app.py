@@ -24,7 +24,9 @@ import hilum
 from hilum.errors import ConfigurationError, HilumError, NotFound, StoreUnavailable
 from hilum.gateway import heartbeat
 from hilum.gateway.config import Config, parse_address
-from hilum.gateway.flow.address import Router
+from hilum.gateway.flow.address import Router, Service
+from hilum.gateway.flow.commitment import CommitmentProvider
+from hilum.gateway.flow.commitment_user import CommitmentUser
 from hilum.gateway.flow.names import HostNames
 from hilum.gateway.store import posix
 from hilum.gateway.store.blobs import MARKER, BlobStore
@@ -263,7 +265,23 @@ class Gateway:
         self._beat = heartbeat.Heartbeat(version=hilum.__version__)
         self._names = HostNames()
         self._looking_up: asyncio.Task[None] | None = None
-        self._router = Router(config.access, storage.directory.snapshot(), {}, self._committer)
+        commitment = CommitmentProvider(
+            config,
+            storage.database,
+            storage.blobs,
+            snapshot=lambda: self._router.snapshot,
+            wake=self._runner.wake,
+        )
+        self._commitment = commitment
+        self.commitment_user = CommitmentUser(
+            config, storage.database, snapshot=lambda: self._router.snapshot
+        )
+        for kind in (*commitment.kinds, *self.commitment_user.kinds):
+            self.kinds.add(kind)
+        self._services: tuple[Service, ...] = (self.commitment_user.admit, commitment.admit)
+        self._router = Router(
+            config.access, storage.directory.snapshot(), {}, self._committer, self._services
+        )
 
     @classmethod
     async def start(cls, config: Config) -> Gateway:
@@ -308,6 +326,7 @@ class Gateway:
         await asyncio.gather(
             *closing, *(server.close(self.config.stop_within) for server in servers)
         )
+        await self._commitment.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -367,7 +386,9 @@ class Gateway:
 
     def _route(self, snapshot: Snapshot) -> None:
         networks = self._names.networks(snapshot.peers)
-        self._router = Router(self.config.access, snapshot, networks, self._committer)
+        self._router = Router(
+            self.config.access, snapshot, networks, self._committer, self._services
+        )
 
     async def _look_up(self, snapshot: Snapshot) -> None:
         """Look up the names of peers, waiting ``LOOK_UP_WITHIN`` at most; one look-up at a time."""

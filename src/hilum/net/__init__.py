@@ -1,5 +1,6 @@
 """Associations on asyncio: ``connect`` opens one, ``serve`` accepts them."""
 
+from hilum.net.ae import AE, Remote
 from hilum.net.association import Association, Response, Responses
 from hilum.net.client import connect
 from hilum.net.limits import Limits, Timeouts
@@ -20,6 +21,7 @@ from hilum.net.service import (
 )
 
 __all__ = [
+    "AE",
     "Accept",
     "Association",
     "Context",
@@ -29,6 +31,7 @@ __all__ = [
     "Peer",
     "Refused",
     "Reject",
+    "Remote",
     "Reply",
     "Request",
     "Response",

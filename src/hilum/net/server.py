@@ -248,6 +248,11 @@ class Server:
             association.peer,
             _shown(rq.called_ae_title),
         )
+        if accept.begun is not None:
+            try:
+                accept.begun(association)
+            except Exception:
+                log.exception("association %d: what begins with it failed", association.number)
         association.receiving.pump()
         association.link.flush()
 

@@ -299,6 +299,7 @@ class Accept:
             where it asked; 0 is no limit, None grants one each (PS3.7 D.3.3.3).
         items: further user-information items of A-ASSOCIATE-AC.
         max_for_title: associations at once for this called AE title; None is the server's limit.
+        begun: called once when the association is established, before its first message.
         ended: called once when the association is over, with None after a release.
         handlers: who serves requests, by their command field; never C-STORE. Without one, C-ECHO is
             answered with success and everything else with 0211H (unrecognized operation).
@@ -310,6 +311,7 @@ class Accept:
     window: tuple[int, int] | None = None
     items: tuple[UserItem, ...] = ()
     max_for_title: int | None = None
+    begun: Callable[[Association], None] | None = None
     ended: Callable[[Association, Exception | None], None] | None = None
     handlers: Mapping[CommandField, Handler] = field(default_factory=dict)
 

@@ -19,6 +19,7 @@ from hilum.wire.items import (
 from hilum.wire.pdu import AssociateAC, AssociateRQ, ContextResult, PresentationContext
 
 __all__ = [
+    "UNLIMITED_WINDOW",
     "ContextPolicy",
     "answer",
     "granted_roles",

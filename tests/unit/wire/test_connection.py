@@ -47,7 +47,7 @@ from hilum.wire.connection import (
     ReleaseRequested,
     Requested,
 )
-from hilum.wire.fsm import TABLE, Event, State
+from hilum.wire.fsm import TABLE, Action, Event, State
 from hilum.wire.pdu import (
     Abort,
     AssociateRJ,
@@ -434,3 +434,15 @@ def test_the_playbook_shows_what_differs() -> None:
     shown = str(caught.value)
     assert "- << Lost" in shown
     assert "+ << Requested" in shown
+
+
+def test_transitions_can_be_watched() -> None:
+    connection = new(requestor=True)
+    seen: list[tuple[object, ...]] = []
+    connection.transition = lambda *step: seen.append(step)
+    connection.send(an_rq(), 0.0)
+    connection.transport_opened(0.0)
+    assert seen == [
+        (State.Sta1, Event.Evt1, Action.AE_1, State.Sta4),
+        (State.Sta4, Event.Evt2, Action.AE_2, State.Sta5),
+    ]

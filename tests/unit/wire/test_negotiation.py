@@ -10,6 +10,7 @@ from tests.unit.wire.playbook import (
     IMPLICIT,
     VERIFICATION,
     acceptor,
+    an_ac,
     an_rq,
 )
 from tests.unit.wire.test_pdu import requests
@@ -24,8 +25,15 @@ from hilum.wire.items import (
     RoleSelection,
     UserIdentityResponse,
 )
-from hilum.wire.negotiation import answer, own_items, presentation_contexts
-from hilum.wire.pdu import AssociateRQ, PresentationContext, decode_pdu
+from hilum.wire.negotiation import (
+    UNLIMITED_WINDOW,
+    answer,
+    granted_roles,
+    granted_window,
+    own_items,
+    presentation_contexts,
+)
+from hilum.wire.pdu import AssociateAC, AssociateRQ, PresentationContext, decode_pdu
 
 
 def first(context: PresentationContext) -> str | int:
@@ -110,3 +118,50 @@ def test_the_connection_takes_over_what_was_accepted() -> None:
     playbook.connection.send(ac, 0.0)
     assert isinstance(playbook.connection.next_event(), Established)
     assert playbook.connection.contexts == {3: EXPLICIT}
+
+
+def test_who_we_are_can_be_said_otherwise() -> None:
+    other = ImplementationClassUID("1.2.3")
+    assert own_items(1, (other,)) == (MaximumLength(1),)
+
+
+def negotiated(
+    proposed: tuple[int, int] | None, granted: tuple[int, int] | None
+) -> tuple[AssociateRQ, AssociateAC]:
+    items = () if proposed is None else (AsynchronousOperationsWindow(*proposed),)
+    rq = an_rq(items=items)
+    return rq, answer(rq, first, max_length=0, window=granted)
+
+
+@given(
+    st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)),
+)
+def test_windows(proposed: tuple[int, int] | None, granted: tuple[int, int] | None) -> None:
+    """No more than was proposed, no more than was granted; 0 is no limit; one where nothing is."""
+    window = granted_window(*negotiated(proposed, granted))
+    if proposed is None:
+        assert window == (1, 1)
+        return
+    for got, wanted, allowed in zip(window, proposed, granted or (1, 1), strict=True):
+        limits = [each for each in (wanted, allowed) if each]
+        assert got == (min(limits) if limits else UNLIMITED_WINDOW)
+
+
+def test_a_window_that_was_not_proposed_was_not_granted() -> None:
+    rq = an_rq(items=())
+    ac = an_ac(items=(AsynchronousOperationsWindow(9, 9),))
+    assert granted_window(rq, ac) == (1, 1)
+    assert granted_window(an_rq(items=(AsynchronousOperationsWindow(9, 9),)), an_ac()) == (1, 1)
+
+
+def test_roles_that_were_granted() -> None:
+    rq = an_rq(items=(RoleSelection("1.2", True, True), RoleSelection("1.3", False, True)))
+    ac = an_ac(
+        items=(
+            RoleSelection("1.2", False, True),
+            RoleSelection("1.3", True, True),
+            RoleSelection("1.4", True, True),
+        )
+    )
+    assert granted_roles(rq, ac) == {"1.2": (False, True), "1.3": (False, True)}

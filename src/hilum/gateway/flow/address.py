@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hilum.errors import ConfigurationError
@@ -24,16 +24,44 @@ from hilum.gateway.store.entries import (
     Snapshot,
     check_ae_title,
 )
-from hilum.gateway.store.schema import TitleKind
+from hilum.gateway.store.schema import GLOBAL_OWNER, TitleKind, quarantine_owner
 from hilum.net.server import Network
 from hilum.net.service import Accept, Reject, storage_policy
 from hilum.net.service import Peer as Caller
 from hilum.wire.pdu import AssociateRQ
 
-__all__ = ["Router"]
+__all__ = ["Call", "Router", "Service"]
 
 ANY = "*"
 """A peer with this AE title stands for every caller from its addresses."""
+
+
+_ANY_SERVICE = frozenset({"echo", "store", "commit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who calls whom, as far as a service has to know.
+
+    Args:
+        called_ae: called AE title, as it was called.
+        calling_ae: calling AE title.
+        owner_id: whose instances the title keeps; negative for those in quarantine.
+        peer: the peer that calls; None where others are welcome.
+    """
+
+    called_ae: str
+    calling_ae: str
+    owner_id: int
+    peer: Peer | None
+
+    def may(self, service: str) -> bool:
+        """Whether the caller may ask for a service of `SERVICES`."""
+        return self.peer is None or service in self.peer.services
+
+
+Service = Callable[[Accept, Call], Accept]
+"""Gives back an acceptance with more in it."""
 
 
 @dataclass
@@ -45,12 +73,14 @@ class Router:
         snapshot: the directory.
         networks: of peers' hosts, from ``names.HostNames``.
         committer: takes what is stored.
+        services: what is served besides storage: each adds its own to an acceptance.
     """
 
     access: Access
     snapshot: Snapshot
     networks: Mapping[str, tuple[Network, ...]]
     committer: Committer
+    services: Sequence[Service] = ()
     _listener_networks: dict[str, tuple[Network, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,12 +99,12 @@ class Router:
         peer = self._peer(rq.calling_ae_title, caller.address)
         if peer is None and not self._is_welcome(listener, caller):
             return Reject.unknown_calling_title(_stranger(rq.calling_ae_title, caller.address))
-        if peer is not None and "store" not in peer.services and "echo" not in peer.services:
+        if peer is not None and _ANY_SERVICE.isdisjoint(peer.services):
             return Reject.unknown_calling_title(f"peer {peer.name!r} may neither echo nor store")
         called = rq.called_ae_title
         title_found = self.snapshot.resolve(called)
         if title_found is not None:
-            return self._accept(title_found, peer)
+            return self._served(title_found, peer, rq)
         if not listener.any_title or self._is_somebodys(called):
             return Reject.unknown_called_title(_unknown(called))
         default = self.snapshot.resolve(listener.default_title)
@@ -83,7 +113,7 @@ class Router:
                 f"listener {listener.name!r} takes any title for {listener.default_title!r}, which "
                 f"is not served; add it with 'hilum ae add {shlex.quote(listener.default_title)}'"
             )
-        return self._accept(default, peer)
+        return self._served(default, peer, rq)
 
     def _is_somebodys(self, called: str) -> bool:
         """A title that names a user or a pipeline, or is switched off, never means another."""
@@ -113,6 +143,16 @@ class Router:
             return True
         # A balancer's connections come from this machine for everyone.
         return ip.is_loopback and self._trust_loopback and not caller.proxied
+
+    def _served(self, title: CalledTitle, peer: Peer | None, rq: AssociateRQ) -> Accept:
+        owner_id = title.account_id or GLOBAL_OWNER
+        if title.kind is TitleKind.QUARANTINE:
+            owner_id = quarantine_owner(owner_id)
+        call = Call(rq.called_ae_title, rq.calling_ae_title, owner_id, peer)
+        accept = self._accept(title, peer)
+        for service in self.services:
+            accept = service(accept, call)
+        return accept
 
     def _accept(self, title: CalledTitle, peer: Peer | None) -> Accept:
         account = self.snapshot.account(title.account_id) if title.account_id else None

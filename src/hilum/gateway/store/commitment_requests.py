@@ -19,7 +19,10 @@ from hilum.gateway.store.database import Database
 from hilum.gateway.store.retention import committed_elsewhere
 from hilum.services.commitment import Action, Reference, Result
 
-__all__ = ["CommitmentRequest", "CommitmentRequests"]
+__all__ = ["ASK", "CommitmentRequest", "CommitmentRequests"]
+
+ASK = "commitment.ask"
+"""Work: make a request, and see to its result. Payload: ``transaction``; its key is the peer."""
 
 _table, _instance = schema.commitment_request, schema.instance
 _PIECE = 100

@@ -66,7 +66,7 @@ def judge(
         good: dict[Reference, int] = {}
         for each in page:
             row = rows.get(each.sop_instance_uid)
-            reason = _reason(blobs, each, row, level, supports)
+            reason = _reason(database, blobs, each, row, level, supports)
             if reason is not None:
                 reasons[each] = reason
             elif row is not None:
@@ -102,6 +102,7 @@ def _rows(
 
 
 def _reason(
+    database: Database,
     blobs: BlobStore,
     reference: Reference,
     row: Row[Any] | None,
@@ -116,7 +117,20 @@ def _reason(
         return FailureReason.CLASS_INSTANCE_CONFLICT
     if row.leaving:
         return FailureReason.PROCESSING_FAILURE
-    return None if level is Level.ROW else _file_reason(blobs, row, level)
+    if level is Level.ROW:
+        return None
+    reason = _file_reason(blobs, row, level)
+    if reason is not None and (now := _moved(database, row)) is not None:
+        reason = _file_reason(blobs, now, level)
+    return reason
+
+
+def _moved(database: Database, row: Row[Any]) -> Any:
+    """The row as it is now, where its file has another place by now."""
+    columns = (_instance.c.path, _instance.c.size, _instance.c.digest)
+    with database.read() as connection:
+        now = connection.execute(select(*columns).where(_instance.c.id == row.id)).first()
+    return now if now is not None and now.path != row.path else None
 
 
 def _file_reason(blobs: BlobStore, row: Row[Any], level: Level) -> FailureReason | None:

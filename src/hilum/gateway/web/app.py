@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -156,6 +157,14 @@ def run(
 
 class _Server(uvicorn.Server):
     """Ends on a signal as on any other reason, without raising the signal once more behind it."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in order, however often and for however many reasons it is said.
+
+        Ctrl-C in a terminal comes together with the end of our standard input; uvicorn would take
+        it for impatience and drop what it is doing with a traceback.
+        """
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

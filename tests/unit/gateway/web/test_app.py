@@ -472,3 +472,21 @@ def test_an_address_in_use_is_said(data: Path) -> None:
         pytest.raises(ConfigurationError, match=r"cannot listen on 127\.0\.0\.1"),
     ):
         web.run(data, "127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_every_reason_to_end_at_once_is_no_hurry(data: Path) -> None:
+    process = start(data)
+    try:
+        assert httpx.get(url(process) + "readyz").status_code == 200
+        assert process.stdin is not None
+        process.send_signal(signal.SIGSTOP)
+        process.stdin.close()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        process.stdin = None
+    except BaseException:
+        process.kill()
+        raise
+    assert end(process) == (0, b"")
