@@ -24,6 +24,8 @@ MAX_PIECE = 1 << 20
 MAX_PIECE_FRAGMENTS = 2048
 # What is queued of a page of responses before it is written, bytes: few writes, little memory.
 MAX_WRITE = 256 << 10
+# About what the command set of a response takes, bytes.
+COMMAND_LENGTH = 200
 
 
 class Said(NamedTuple):
@@ -109,25 +111,29 @@ class Sending:
         await self._turn()
         connection, link = self._connection, self.link
         half = False
+        batch: list[tuple[Command, bytes | None]] = []
+        queued = 0
         try:
-            queued = 0
             for command, data in page:
-                if data is None:
-                    connection.send_message(context_id, command)
-                    queued += 256
-                elif len(data) <= MAX_PIECE:
-                    connection.send_message(context_id, command, (data,))
-                    queued += 256 + len(data)
-                else:
+                size = len(data or b"")
+                if size > MAX_PIECE:
+                    connection.send_responses(context_id, batch)
+                    batch.clear()
                     half = True
                     connection.send_message(context_id, command)
-                    await self._send_parts(context_id, (data,))
+                    await self._send_parts(context_id, (data or b"",))
                     half = False
+                    continue
+                batch.append((command, data))
+                queued += COMMAND_LENGTH + size
                 if queued > MAX_WRITE:
+                    connection.send_responses(context_id, batch)
+                    batch.clear()
+                    queued = 0
                     link.flush()
                     await link.drain()
                     self._owner.must_be_open()
-                    queued = 0
+            connection.send_responses(context_id, batch)
             link.flush()
         finally:
             self.busy = False

@@ -388,10 +388,23 @@ class Serving:
         self.go_on()
 
     async def _send(self, request: Request, page: Sequence[Reply]) -> None:
-        if page:
-            await self._owner.sending.send_page(
-                request.context.context_id, [self._message(request, reply) for reply in page]
-            )
+        if not page:
+            return
+        messages: list[tuple[Command, bytes | None]] = []
+        alike: Reply | None = None
+        for reply in page:
+            # Nearly all of a page of matches: the same command set with another data set.
+            if (
+                alike is not None
+                and reply.status == alike.status
+                and reply.elements is alike.elements
+                and (reply.data is None) is (alike.data is None)
+            ):
+                messages.append((messages[-1][0], reply.data))
+            else:
+                messages.append(self._message(request, reply))
+            alike = reply
+        await self._owner.sending.send_page(request.context.context_id, messages)
 
     def _message(self, request: Request, reply: Reply) -> tuple[Command, bytes | None]:
         elements = dict(reply.elements)

@@ -12,7 +12,7 @@ Standard: PS3.8 9.2 and 9.3, PS3.7 annex F.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -195,6 +195,7 @@ class Connection:
         #: Accepted contexts: id → transfer syntax.
         self.contexts: dict[int, str] = {}
         self._events: deque[WireEvent] = deque()
+        self._held = False
         self._out: list[Buffer] = []
         self._artim: float | None = None
         self._outgoing: PDU | None = None
@@ -227,6 +228,7 @@ class Connection:
         """
         if self._deaf:
             return
+        self._held = False
         try:
             self._parse(memoryview(data), now)
         except RemoteProtocolError as error:
@@ -243,9 +245,15 @@ class Connection:
 
     def hold(self) -> None:
         """Copy what waiting ``DataFragment`` events point at, so that they outlive their buffer."""
-        for index, event in enumerate(self._events):
-            if isinstance(event, DataFragment):
-                self._events[index] = DataFragment(memoryview(bytes(event.data)), event.last)
+        if self._held:
+            return  # once is enough for all of them, however often they are looked at
+        self._held = True
+        self._events = deque(
+            DataFragment(memoryview(bytes(event.data)), event.last)
+            if isinstance(event, DataFragment)
+            else event
+            for event in self._events
+        )
 
     @property
     def has_events(self) -> bool:
@@ -324,6 +332,39 @@ class Connection:
             self._fragment(context_id, encoded, command=True, last=True)
         for index, part in enumerate(parts, 1):
             self._fragment(context_id, part, command=False, last=index == len(parts))
+
+    def send_responses(
+        self, context_id: int, responses: Iterable[tuple[Command, Buffer | None]]
+    ) -> None:
+        """Queue whole messages, as ``send_message`` does; a command set that is given several times
+        in a row is encoded once.
+
+        Raises:
+            LocalProtocolError: see ``send_message``; what came before has been queued.
+        """
+        if context_id not in self.contexts or self.state not in TABLE[Event.Evt9]:
+            raise LocalProtocolError(f"no message can be sent in {self.state.name}")
+        limit = self.max_send_length
+        before: Command | None = None
+        head = b""
+        for command, data in responses:
+            size = len(data or b"")
+            if command is not before:
+                encoded = command.encode()
+                header = pdv_header(context_id, len(encoded), command=True, last=True)
+                before, head = command, header + encoded
+            if (
+                len(head) - PDV_HEADER.size > limit
+                or size > limit
+                or size % 2
+                or (command.has_data_set is not (data is not None))
+            ):
+                self.send_message(context_id, command, None if data is None else (data,))
+            elif data is None:
+                self._out.append(head)
+            else:
+                header = pdv_header(context_id, size, command=False, last=True)
+                self._out.append(b"".join((head, header, data)))
 
     def send_data(self, context_id: int, data: Buffer, *, last: bool) -> None:
         """Queue part of a data set, without copying it.

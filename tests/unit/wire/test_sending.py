@@ -20,10 +20,11 @@ from tests.unit.wire.playbook import (
     store_rq,
 )
 
+from hilum.errors import LocalProtocolError
 from hilum.wire.command import Command, CommandField
 from hilum.wire.connection import UNLIMITED_SEND_LENGTH, Accepted
 from hilum.wire.items import MaximumLength
-from hilum.wire.pdu import ReleaseRQ
+from hilum.wire.pdu import Abort, ReleaseRQ
 
 
 def message(playbook: Playbook) -> tuple[bytes, bytes, list[int]]:
@@ -191,3 +192,36 @@ def test_what_we_send_is_what_a_peer_of_ours_reads() -> None:
 
 def test_only_what_was_said_is_sent() -> None:
     assert Say(an_rq()).pdu == an_rq()
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([0, 100, 130, 300, 16384]),
+    st.lists(st.tuples(st.booleans(), st.none() | st.binary(max_size=200)), max_size=6),
+)
+def test_responses_are_messages(
+    maximum_length: int, responses: list[tuple[bool, bytes | None]]
+) -> None:
+    """Byte for byte what ``send_message`` makes, a repeated command set or not."""
+    plain, data = store_rq().response(0), store_rq().response(0xFF00, has_data_set=True)
+    messages = [
+        ((plain if again else store_rq().response(1)) if part is None else data, part)
+        for again, part in responses
+    ]
+    one, other = (established_acceptor(maximum_length=maximum_length) for _ in range(2))
+    one.connection.send_responses(3, messages)
+    for command, part in messages:
+        other.connection.send_message(3, command, None if part is None else (part,))
+    assert b"".join(one.connection.data_to_send()) == b"".join(other.connection.data_to_send())
+
+
+def test_responses_that_cannot_be_sent() -> None:
+    connection = established_acceptor().connection
+    answer = store_rq().response(0)
+    with pytest.raises(LocalProtocolError):
+        connection.send_responses(7, [(answer, None)])
+    with pytest.raises(LocalProtocolError, match="announces none"):
+        connection.send_responses(3, [(answer, b"ab")])
+    connection.send(Abort(), 0.0)
+    with pytest.raises(LocalProtocolError):
+        connection.send_responses(3, [(answer, None)])
