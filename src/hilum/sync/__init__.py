@@ -62,7 +62,13 @@ def debug_logger() -> None:
     logger.setLevel(logging.DEBUG)
 
 
+def _logged(record: logging.LogRecord) -> bool:
+    """What ``_config.LOG_HANDLER_LEVEL`` lets through."""
+    return record.levelno >= logging.WARNING or _config.LOG_HANDLER_LEVEL != "none"
+
+
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+logging.getLogger(__name__).addFilter(_logged)
 
 __all__ = [
     "AE",

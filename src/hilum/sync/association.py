@@ -75,7 +75,13 @@ class Association(Bindings, Closing):
     time-outs as their deadlines.
     """
 
-    def __init__(self, ae: ApplicationEntity, mode: str, loop: Loop | None = None) -> None:
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        mode: str,
+        loop: Loop | None = None,
+        context: contextvars.Context | None = None,
+    ) -> None:
         super().__init__()
         if mode not in (MODE_ACCEPTOR, MODE_REQUESTOR):
             raise ValueError("'mode' must be 'acceptor' or 'requestor'")
@@ -108,10 +114,12 @@ class Association(Bindings, Closing):
         self._releasing: asyncio.Future[None] | None = None
         self._feeds: list[Feed] = []
         self.provider = Provider(self)
-        context = contextvars.copy_context() if _config.PASS_CONTEXTVARS else None
+        if context is None and _config.PASS_CONTEXTVARS:
+            context = contextvars.copy_context()
         #: Runs this association's handlers, one after another.
         self.worker = Worker(loop, self.name, context)
-        context = contextvars.copy_context() if _config.PASS_CONTEXTVARS else None
+        # Two threads may not be in one context at once.
+        context = context.copy() if context is not None else None
         #: Runs its handlers of N-EVENT-REPORT.
         self.reports = Worker(loop, f"{self.name} reports", context)
         loop.open.add(self)

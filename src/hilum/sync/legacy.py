@@ -27,7 +27,7 @@ from hilum.sync.ae import ApplicationEntity
 from hilum.sync.association import Association
 from hilum.sync.events import Event
 from hilum.sync.sop_class import SOPClass, uid_to_sop_class
-from hilum.sync.transport import AssociationServer
+from hilum.sync.transport import Address, AssociationServer
 
 __all__ = [
     "AE",
@@ -125,9 +125,7 @@ class AE:
             OSError: the port cannot be listened on.
         """
         self._stopped.clear()
-        server = self.ae.start_server(
-            (self.bind_addr, self.port), block=False, evt_handlers=self._handlers()
-        )
+        server = self.start_server((self.bind_addr, self.port), block=False)
         assert server is not None
         self._server = server
         self.port = server.server_address[1]
@@ -136,6 +134,13 @@ class AE:
                 self._stopped.wait()
             except KeyboardInterrupt:
                 self.stop()
+
+    def start_server(
+        self, address: Address, block: bool = True, **arguments: Any
+    ) -> AssociationServer | None:
+        """Listen, with the callbacks as handlers; see ``hilum.sync.AE.start_server``."""
+        arguments.setdefault("evt_handlers", self._handlers())
+        return self.ae.start_server(address, block, **arguments)
 
     def stop(self) -> None:
         """Stop listening, and abort the associations that are there; ``start`` returns."""

@@ -156,7 +156,9 @@ def associate(
         )
         assoc.acceptor.primitive = primitive_of(core.ac)
         assoc.negotiated(core)
-        if assoc.accepted_contexts:
+        if not core.is_established:
+            pass  # the peer has ended it meanwhile
+        elif assoc.accepted_contexts:
             assoc.established()
         else:
             log.error("the peer accepted none of the presentation contexts")

@@ -7,17 +7,39 @@ Standard: PS3.7 Annex C; PS3.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 from pydicom.dataset import Dataset
 
+from hilum.services import service_statuses as services
 from hilum.services import status as tables
 from hilum.services.status import Category, Entry
 from hilum.sync._globals import STATUS_UNKNOWN
 
-__all__ = ["GENERAL_STATUS", "STORAGE_SERVICE_CLASS_STATUS", "Status"]
-__all__ += ["VERIFICATION_SERVICE_CLASS_STATUS", "code_to_category", "code_to_status"]
+__all__ = [
+    "APPLICATION_EVENT_LOGGING_SERVICE_CLASS_STATUS",
+    "GENERAL_STATUS",
+    "MEDIA_CREATION_MANAGEMENT_SERVICE_CLASS_STATUS",
+    "MODALITY_WORKLIST_SERVICE_CLASS_STATUS",
+    "NON_PATIENT_SERVICE_CLASS_STATUS",
+    "PRINT_JOB_MANAGEMENT_SERVICE_CLASS_STATUS",
+    "PROCEDURE_STEP_STATUS",
+    "QR_FIND_SERVICE_CLASS_STATUS",
+    "QR_GET_SERVICE_CLASS_STATUS",
+    "QR_MOVE_SERVICE_CLASS_STATUS",
+    "RELEVANT_PATIENT_SERVICE_CLASS_STATUS",
+    "RT_MACHINE_VERIFICATION_SERVICE_CLASS_STATUS",
+    "STORAGE_COMMITMENT_SERVICE_CLASS_STATUS",
+    "STORAGE_MANAGEMENT_SERVICE_CLASS_STATUS",
+    "STORAGE_SERVICE_CLASS_STATUS",
+    "SUBSTANCE_ADMINISTRATION_SERVICE_CLASS_STATUS",
+    "Status",
+    "UNIFIED_PROCEDURE_STEP_SERVICE_CLASS_STATUS",
+    "VERIFICATION_SERVICE_CLASS_STATUS",
+    "code_to_category",
+    "code_to_status",
+]
 
 StatusDictType = dict[int, tuple[str, str]]
 
@@ -31,9 +53,57 @@ def _table(*entries: Iterable[Entry]) -> StatusDictType:
     }
 
 
-GENERAL_STATUS = _table(tables.GENERAL, tables.C_ECHO)
+# Later tables have the last word on a code; what belongs to no service comes first.
+_GENERAL = (tables.GENERAL, tables.C_ECHO)
+_PENDING = tuple(entry for entry in tables.GENERAL if entry.category is Category.PENDING)
+GENERAL_STATUS = {
+    code: entry for code, entry in _table(*_GENERAL).items() if entry[0] not in ("Pending",)
+}
 VERIFICATION_SERVICE_CLASS_STATUS = GENERAL_STATUS
-STORAGE_SERVICE_CLASS_STATUS = _table(tables.GENERAL, tables.C_ECHO, tables.C_STORE)
+STORAGE_SERVICE_CLASS_STATUS = GENERAL_STATUS | _table(tables.C_STORE)
+STORAGE_COMMITMENT_SERVICE_CLASS_STATUS = GENERAL_STATUS
+
+
+def _service(*entries: Sequence[Entry]) -> StatusDictType:
+    return GENERAL_STATUS | _table(*entries)
+
+
+QR_FIND_SERVICE_CLASS_STATUS = _service(services.REPOSITORY_FIND, services.FIND, _PENDING)
+QR_GET_SERVICE_CLASS_STATUS = _service(services.FRAME_GET, _PENDING)
+QR_MOVE_SERVICE_CLASS_STATUS = _service(services.FRAME_MOVE, _PENDING)
+MODALITY_WORKLIST_SERVICE_CLASS_STATUS = _service(services.FIND, _PENDING)
+SUBSTANCE_ADMINISTRATION_SERVICE_CLASS_STATUS = _service(services.FIND, _PENDING)
+RELEVANT_PATIENT_SERVICE_CLASS_STATUS = _service(services.RELEVANT_PATIENT_FIND, _PENDING)
+NON_PATIENT_SERVICE_CLASS_STATUS = _service(services.NON_PATIENT_STORE)
+PROCEDURE_STEP_STATUS = _service(services.OPTIONAL, services.MPPS_SET)
+PRINT_JOB_MANAGEMENT_SERVICE_CLASS_STATUS = _service(
+    services.FILM_SESSION_CREATE,
+    services.FILM_SESSION_PRINT,
+    services.FILM_BOX_CREATE,
+    services.FILM_BOX_PRINT,
+    services.IMAGE_BOX_SET,
+    services.DENSITY,
+)
+APPLICATION_EVENT_LOGGING_SERVICE_CLASS_STATUS = _service(
+    services.PROCEDURAL_EVENT, services.SUBSTANCE_EVENT
+)
+MEDIA_CREATION_MANAGEMENT_SERVICE_CLASS_STATUS = _service(
+    services.OPTIONAL, services.MEDIA_CREATION_ACTION
+)
+UNIFIED_PROCEDURE_STEP_SERVICE_CLASS_STATUS = _service(
+    services.UPS_CREATE,
+    services.UPS_STATE,
+    services.UPS_CANCEL,
+    services.UPS_WATCH,
+    services.UPS_SET,
+    services.UPS_GET,
+    services.FIND,
+    _PENDING,
+)
+RT_MACHINE_VERIFICATION_SERVICE_CLASS_STATUS = _service(
+    services.MACHINE_CREATE, services.MACHINE_SET, services.MACHINE_INSTANCE
+)
+STORAGE_MANAGEMENT_SERVICE_CLASS_STATUS = _service(services.INVENTORY_ACTION)
 
 
 def code_to_status(code: int) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import socket
 import ssl
@@ -16,7 +17,7 @@ from hilum.net.limits import Limits
 from hilum.net.link import Link
 from hilum.net.server import Server, serve
 from hilum.net.service import Accept, Peer, Reject
-from hilum.sync import acceptor
+from hilum.sync import _config, acceptor
 from hilum.sync import events as evt
 from hilum.sync._globals import MODE_ACCEPTOR
 from hilum.sync.association import Association
@@ -148,6 +149,7 @@ class AssociationServer(Bindings, Closing):
         self.ssl_context = ssl_context
         self.address_info = AddressInformation.from_tuple(address)
         self._loop = loop
+        self._context = contextvars.copy_context() if _config.PASS_CONTEXTVARS else None
         self._stopped = threading.Event()
         self._associations: dict[NetAssociation, Association] = {}
         self._ending: tuple[Association, ...] = ()
@@ -240,7 +242,7 @@ class AssociationServer(Bindings, Closing):
         core = link.owner
         assert isinstance(core, NetAssociation)
         assoc = self._associations[core] = self._requested[core] = Association(
-            self.ae, MODE_ACCEPTOR, self._loop
+            self.ae, MODE_ACCEPTOR, self._loop, self._context.copy() if self._context else None
         )
         assoc.server = self
         assoc.copy_from(self)

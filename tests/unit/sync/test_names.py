@@ -108,6 +108,16 @@ def test_categories_are_the_same():
     assert different == []
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in vars(pynetdicom.status) if name.endswith("STATUS")]
+)
+def test_status_tables_know_the_same_codes(name):
+    theirs, ours = getattr(pynetdicom.status, name), getattr(status, name)
+    assert sorted(hex(code) for code in theirs.keys() - ours.keys()) == []
+    different = {hex(code) for code, (category, _) in theirs.items() if ours[code][0] != category}
+    assert different == set()
+
+
 def test_settings_are_there():
     for name in vars(pynetdicom._config):
         if name.isupper():
