@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import hilum
-from hilum.cli import archive, directory, importing
+from hilum.cli import archive, directory, importing, portable
 from hilum.cli.jobs import jobs
 from hilum.cli.shown import DataOption, JsonOption, fail_clearly, print_json, table
 from hilum.gateway.config import Config, load, parse_address, rows
@@ -35,6 +35,9 @@ app.add_typer(jobs, name="jobs")
 for command in (archive.ls, archive.verify, archive.reindex, archive.rm, archive.export):
     app.command()(command)
 app.command("import")(importing.import_media)
+app.command("import-settings")(portable.import_settings)
+config_app.command("export")(portable.config_export)
+config_app.command("import")(portable.config_import)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; default: hilum.toml where there is one")

@@ -416,6 +416,42 @@ def test_config_check(run: Run, tmp_path: Path) -> None:
     assert run("config", "show", "--config", good).lines[10][:2] == ["store.reserve", "5"]
 
 
+# ── settings as files ─────────────────────────────────────────────────────────────────────────
+
+
+def test_the_directory_goes_out_and_in(run: Run, data: Path, tmp_path: Path) -> None:
+    assert run("peer", "add", "ct", "CT1@192.0.2.7:104").code == 0
+    assert run("config", "export", tmp_path / "out.toml").code == 0
+    text = (tmp_path / "out.toml").read_text()
+    assert run("config", "export").out == text
+    assert run("config", "export", tmp_path / "out.toml").code == 1, "it exists"
+    assert run("peer", "rm", "ct").code == 0
+    said = run("config", "import", tmp_path / "out.toml", "--json")
+    assert (said.code, said.json) == (0, {"changed": ["peer ct"]})
+    assert run("config", "import", tmp_path / "out.toml").out == "nothing to change\n"
+    (tmp_path / "bad.toml").write_text("[[title]]\ntitel = 'A'\n")
+    said = run("config", "import", tmp_path / "bad.toml")
+    assert said.code == 1
+    assert said.err == "hilum: a [[title]] has no 'titel'\n"
+
+
+def test_settings_of_an_earlier_system(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "local_settings.py").write_text("STORE_AET = 'DOSE'\nRM_DCM_MG = True\nDEBUG = 1\n")
+    said = run("import-settings", tmp_path / "local_settings.py")
+    assert said.code == 0
+    assert [line[:3] for line in said.lines] == [
+        ["STORE_AET", "DOSE", "set"],
+        ["RM_DCM_MG", "True", "kept for later"],
+    ]
+    assert said.err == "not known here: DEBUG\n"
+    assert "DOSE" in run("ae", "ls").out
+    (tmp_path / "other").write_text("A = 1")
+    assert run("import-settings", tmp_path / "other", "--json").code == 1
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
+    assert "UTF-8" in run("import-settings", tmp_path / "binary").err
+    assert run("import-settings", tmp_path / "none").code == 1
+
+
 COMMANDS = [
     ["ls"],
     ["verify"],
@@ -423,6 +459,7 @@ COMMANDS = [
     ["rm", "--study", "1", "--yes"],
     ["export", "--study", "1", "-o", "out"],
     ["import", "."],
+    ["config", "export"],
     ["user", "ls"],
     ["user", "add", "bob"],
     ["ae", "ls"],
