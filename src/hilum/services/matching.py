@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 __all__ = [
+    "OTHER_HALF",
     "QUERY_RETRIEVE_LEVEL",
     "TIMEZONE_OFFSET",
     "Combined",
@@ -78,7 +79,8 @@ _PAIRS = (
     (0x00400244, 0x00400245),  # Performed Procedure Step Start
     (0x00400250, 0x00400251),  # Performed Procedure Step End
 )
-_OTHER_HALF = dict(_PAIRS) | {time: date for date, time in _PAIRS}
+OTHER_HALF = dict(_PAIRS) | {time: date for date, time in _PAIRS}
+"""Of a date the time of day that belongs to it, and the reverse."""
 
 Value: TypeAlias = "str | int | bytes | Items | None"
 """Of an attribute: text (several values with backslashes), number, items, or nothing."""
@@ -313,7 +315,7 @@ class Query:
         for key in self.keys:
             if key.tag in together or key.is_universal:
                 continue
-            if zone and key.tag in _OTHER_HALF and isinstance(key.predicate, Range):
+            if zone and key.tag in OTHER_HALF and isinstance(key.predicate, Range):
                 date, time = self._moved(key.tag, attributes, zone)
                 if not key.predicate.matches(date if key.vr == "DA" else time):
                     return False
@@ -331,7 +333,7 @@ class Query:
     @staticmethod
     def _moved(tag: int, attributes: Mapping[int, Any], minutes: int) -> tuple[str, str]:
         """A date and the time that belongs to it, moved by some minutes."""
-        other = _OTHER_HALF[tag]
+        other = OTHER_HALF[tag]
         date_tag, time_tag = (tag, other) if vr_of(tag) == "DA" else (other, tag)
         date = text.da(str(attributes.get(date_tag) or "").encode("latin-1", "replace")) or ""
         time = text.tm(str(attributes.get(time_tag) or "").encode("latin-1", "replace")) or ""

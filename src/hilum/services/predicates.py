@@ -4,8 +4,8 @@ A predicate is made once from the key's text and asked about any number of value
 texts as in `services.text`, several of one attribute with backslashes between them.
 
 Case and accents: names of persons (VR PN) are compared without regard to case, accents, width and
-delimiters at the end (`text.fold_name`); a name is found by any of its component groups, or by
-several when the key has ``=`` too. Every other VR is compared exactly, spaces around the value
+delimiters at the end (`text.fold_name`); a name is found by any of its component groups (by the
+alphabetic one when the key is ASCII), or by all of them when the key has ``=`` too. Every other VR is compared exactly, spaces around the value
 apart.
 
 Standard: PS3.4 C.2.2.2 (attribute matching).
@@ -109,6 +109,18 @@ class Pattern:
         """Whether one value fits."""
         return value == self.text if self._match is None else bool(self._match(value))
 
+    def matches_groups(self, value: str, groups: list[str]) -> bool:
+        """Whether a name of several component groups fits.
+
+        With ``=`` it is compared with the whole name, in ASCII with the alphabetic group, which
+        alone is written so, and otherwise with each group.
+        """
+        if "=" in self.text:
+            return self.matches(value)
+        if self.text.isascii():
+            return self.matches(groups[0])
+        return any(map(self.matches, filter(None, groups)))
+
 
 @lru_cache(maxsize=256)
 def _glob(source: str) -> Callable[[str], object]:
@@ -170,15 +182,14 @@ class Texts:
         return self._one(value)
 
     def _one(self, value: str) -> bool:
-        value = text.fold_name(value) if self.is_name else value.strip(" \0")
-        if self._fits(value):
-            return True
-        return self.is_name and "=" in value and any(map(self._fits, value.split("=")))
-
-    def _fits(self, value: str) -> bool:
-        if not value:
-            return False
-        return value in self._literals or any(pattern.matches(value) for pattern in self._wild)
+        if not self.is_name:
+            value = value.strip(" \0")
+            return value in self._literals or any(one.matches(value) for one in self._wild)
+        value = text.fold_name(value)
+        if "=" not in value:
+            return bool(value) and any(pattern.matches(value) for pattern in self.patterns)
+        groups = value.split("=")
+        return any(pattern.matches_groups(value, groups) for pattern in self.patterns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import Column, ColumnElement, and_, exists, func, literal_column
 
 from hilum.gateway.store import schema
-from hilum.services.text import fold
+from hilum.services.text import fold_name
 
 __all__ = ["Filters", "conditions"]
 
@@ -84,7 +84,7 @@ def conditions(filters: Filters, level: Level) -> list[ColumnElement[bool]]:
 def _patient_conditions(filters: Filters) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if filters.patient_name:
-        found.append(_like(_patient.c.patient_name_folded, fold(filters.patient_name)))
+        found.append(_like(_patient.c.patient_name_folded, fold_name(filters.patient_name)))
     if filters.patient_id:
         found.append(_like(_patient.c.patient_id, filters.patient_id))
     if filters.issuer:

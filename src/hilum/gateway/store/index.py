@@ -45,7 +45,7 @@ from hilum.gateway.store.tree import (
     StudyEntry,
     Tree,
 )
-from hilum.services.text import fold
+from hilum.services.text import fold_name
 
 __all__ = [
     "INDEX_KEYS",
@@ -358,7 +358,7 @@ class IndexWriter:
         columns = convert_all(PATIENT_KEYS, values, charset, item.fallback_charset)
         patient_id = self._take_id()
         row: list[object] = [
-            patient_id, owner_id, lone, *columns, fold(str(columns[_NAME_AT])),
+            patient_id, owner_id, lone, *columns, fold_name(str(columns[_NAME_AT])),
             pack_raw(PATIENT_KEYS, values, charset),
         ]  # fmt: skip
         patient = PatientEntry(patient_id, row, columns)
@@ -453,7 +453,7 @@ class IndexWriter:
             return
         self._flush()
         if "patient_name" in changes:
-            changes["patient_name_folded"] = fold(str(changes["patient_name"]))
+            changes["patient_name_folded"] = fold_name(str(changes["patient_name"]))
         connection = self._connection()
         if packed := pack_raw(keys, values, charset):
             before = connection.scalar(select(table.c.raw_header).where(table.c.id == entry.id))

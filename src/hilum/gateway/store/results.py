@@ -34,6 +34,7 @@ class Viewer:
 
     Args:
         account_id: sees what is everyone's and what is this account's; None: only everyone's.
+        others: accounts of a group that it sees too.
         all: sees every owner's, but not the quarantine.
         quarantine: sees the quarantine, and nothing else.
     """
@@ -41,6 +42,12 @@ class Viewer:
     account_id: int | None = None
     all: bool = False
     quarantine: bool = False
+    others: tuple[int, ...] = ()
+
+    @property
+    def sees_several(self) -> bool:
+        """Whether one thing may be seen from several owners, to be told once."""
+        return self.all or self.quarantine or self.account_id is not None or bool(self.others)
 
     def may_see(self, owner: ColumnElement[int]) -> ColumnElement[bool]:
         """The condition on an owner column: the one place where SQL decides who sees what."""
@@ -49,7 +56,8 @@ class Viewer:
         if self.all:
             return owner >= 0
         own = () if self.account_id is None else (self.account_id,)
-        return owner.in_([schema.GLOBAL_OWNER, *own])
+        owners = {schema.GLOBAL_OWNER, *own, *self.others}
+        return owner.in_(sorted(owners)) if len(owners) > 1 else owner == schema.GLOBAL_OWNER
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from hilum.gateway.store.results import Viewer
 
 __all__ = [
     "count_studies",
+    "merged_patient",
     "merged_series",
     "merged_studies",
     "preferred_instance",
@@ -113,6 +114,32 @@ def count_studies(connection: Connection, viewer: Viewer, row: Row[*tuple[Any, .
         )
         or 0
     )
+
+
+def merged_patient(
+    connection: Connection, viewer: Viewer, row: Row[*tuple[Any, ...]]
+) -> tuple[int, int, int]:
+    """How many studies, series and instances of a patient the viewer sees, over all owners."""
+    statement = (
+        select(_study)
+        .select_from(_study.join(_patient))
+        .where(
+            _patient.c.patient_id == row.patient_id,
+            _patient.c.issuer == row.issuer,
+            _patient.c.lone_study_uid == row.lone_study_uid,
+            viewer.may_see(_study.c.owner_id),
+            _study.c.n_instances > 0,
+        )
+    )
+    groups: dict[str, list[Row[*tuple[Any, ...]]]] = {}
+    for study in connection.execute(statement):
+        groups.setdefault(study.study_uid, []).append(study)
+    n_series = n_instances = 0
+    for group in groups.values():
+        merged = _merge(connection, group) if len(group) > 1 else group[0]._mapping
+        n_series += merged["n_series"]
+        n_instances += merged["n_instances"]
+    return len(groups), n_series, n_instances
 
 
 def merged_studies(
