@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import getpass
 import json as json_module
 import re
+import ssl
+import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,8 +26,16 @@ from hilum.cli.shown import (
 )
 from hilum.errors import ConfigurationError, HilumError, NotFound
 from hilum.gateway.config import parse_address
+from hilum.gateway.permission import fingerprint
 from hilum.gateway.store.directory import Directory
-from hilum.gateway.store.entries import DEFAULT_SERVICES, SERVICES, CalledTitle, Listener, Peer
+from hilum.gateway.store.entries import (
+    DEFAULT_SERVICES,
+    SERVICES,
+    Account,
+    CalledTitle,
+    Listener,
+    Peer,
+)
 from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = ["listeners", "peers", "titles", "users"]
@@ -64,12 +76,59 @@ def user_ls(data: DataOption = None, json: JsonOption = False) -> None:
     with fail_clearly(), database(data) as opened:
         accounts = Directory(opened).snapshot().accounts
         if json:
-            print_json([dataclasses.asdict(a) | {"titles": a.titles} for a in accounts])
+            print_json([_shown_account(account) for account in accounts])
             return
         table(
-            ("user", "called AE titles", "state"),
-            [(a.name, ", ".join(a.titles), "disabled" if a.disabled else "") for a in accounts],
+            ("user", "called AE titles", "state", "groups"),
+            [
+                (
+                    a.name,
+                    ", ".join(a.titles),
+                    "disabled" if a.disabled else "",
+                    ", ".join(a.groups),
+                )
+                for a in accounts
+            ],
         )
+
+
+def _shown_account(account: Account) -> dict[str, object]:
+    """Everything but the passcode's hash."""
+    shown: dict[str, object] = dataclasses.asdict(account) | {"titles": account.titles}
+    return shown | {"passcode": bool(account.passcode)}
+
+
+@users.command("passwd")
+def user_passwd(
+    name: Name,
+    stdin: Annotated[bool, typer.Option(help="read it from standard input, one line")] = False,
+    remove: Annotated[bool, typer.Option(help="take it away")] = False,
+    data: DataOption = None,
+) -> None:
+    """Give a user a passcode, with which a peer is shown the user's data (user identity)."""
+    with fail_clearly():
+        passcode = None
+        if stdin:
+            passcode = sys.stdin.readline().rstrip("\r\n")
+        elif not remove:
+            passcode = getpass.getpass(f"passcode of {name}: ")
+            if getpass.getpass("once more: ") != passcode:
+                raise ConfigurationError("the two differ; nothing was changed")
+        with changing(data) as directory:
+            directory.set_passcode(name, passcode)
+            print(f"user {name}: passcode {'set' if passcode is not None else 'removed'}")
+
+
+@users.command("groups")
+def user_groups(
+    name: Name,
+    groups: Annotated[list[str] | None, typer.Argument(help="names; none: out of all")] = None,
+    data: DataOption = None,
+) -> None:
+    """Put a user in groups, and in no others; a peer may be shown the data of a group."""
+    with fail_clearly(), changing(data) as directory:
+        directory.set_groups(name, groups or ())
+        print(f"user {name}: {', '.join(groups or ()) or 'in no group'}")
 
 
 @users.command("rm")
@@ -273,6 +332,13 @@ def peer_add(
     ] = None,
     charset: Annotated[str, typer.Option(help="(0008,0005) for its text without one")] = "",
     commitment: CommitmentOption = "",
+    user: Annotated[str, typer.Option(help="show it this user's data; needs --certificate")] = "",
+    group: Annotated[
+        str, typer.Option(help="show it the data of this group's users; needs --certificate")
+    ] = "",
+    certificate: Annotated[
+        str, typer.Option(help="its client certificate: a PEM file, or SHA-256 in hexadecimal")
+    ] = "",
     data: DataOption = None,
 ) -> None:
     """Let a system in, and know where it listens."""
@@ -289,9 +355,34 @@ def peer_add(
             tuple(service or DEFAULT_SERVICES),
             charset,
             commitment=commitment,
+            belongs_to=_one_of(user, group),
+            certificate=_fingerprint(certificate),
         )
         directory.put_peer(peer)
         print(f"peer {name}: {_peer(peer)}")
+
+
+def _one_of(user: str, group: str) -> str:
+    if user and group:
+        raise ConfigurationError("give either --user or --group")
+    return f"@{group}" if group else user
+
+
+def _fingerprint(text: str) -> str:
+    """Of a PEM file, or as it was given, with colons or without."""
+    digits = text.replace(":", "").lower()
+    if not text or re.fullmatch(r"[0-9a-f]{64}", digits):
+        return digits
+    try:
+        pem = Path(text).read_text("ascii")
+        begin = pem.index("-----BEGIN CERTIFICATE-----")
+        return fingerprint(
+            ssl.PEM_cert_to_DER_cert(
+                pem[begin : pem.index("-----END", begin)] + "-----END CERTIFICATE-----\n"
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{text!r} is no certificate in PEM: {error}") from None
 
 
 def _peer(peer: Peer) -> str:
@@ -306,8 +397,10 @@ def peer_ls(data: DataOption = None, json: JsonOption = False) -> None:
         if json:
             print_json(found)
             return
-        lines = [(p.name, _peer(p), ", ".join(p.services), p.calling_ae) for p in found]
-        table(("peer", "address", "may", "we call as"), lines)
+        lines = [
+            (p.name, _peer(p), ", ".join(p.services), p.calling_ae, p.belongs_to) for p in found
+        ]
+        table(("peer", "address", "may", "we call as", "sees data of"), lines)
 
 
 @peers.command("rm")

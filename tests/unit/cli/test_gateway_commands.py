@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import hashlib
 import io
 import json
 import os
+import ssl
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -263,7 +265,7 @@ def test_users(run: Run) -> None:
         "bob": (["RVU-bob"], True),
         "radiology-research": (["RESEARCH"], False),
     }
-    assert ["bob", "RVU-bob", "disabled"] in run("user", "ls").lines
+    assert ["bob", "RVU-bob", "disabled", ""] in run("user", "ls").lines
     assert run("user", "enable", "bob").code == 0
     assert run("user", "rm", "bob").code == 0
     assert {u["name"] for u in run("user", "ls", "--json").json} == {"alice", "radiology-research"}
@@ -519,3 +521,42 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version").out.startswith("hilum ")
     for words in ([], ["user"], ["ls"], ["serve"], ["config", "show"]):
         assert run(*words, "--help").code == 0
+
+
+# ── who is shown whose data ───────────────────────────────────────────────────────────────────
+
+
+def test_passcodes_and_groups(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse\n"))
+    assert run("user", "passwd", "alice", "--stdin").code == 0
+    (alice,) = run("user", "ls", "--json").json
+    assert alice["passcode"] is True
+    assert run("user", "groups", "alice", "research", "radiology").code == 0
+    assert run("user", "ls").lines[0][3] == "radiology, research"
+    typed = iter(["one", "another"])
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(typed))
+    assert run("user", "passwd", "alice").code == 1
+    assert run("user", "passwd", "alice", "--remove").code == 0
+    (alice,) = run("user", "ls", "--json").json
+    assert (alice["passcode"], alice["groups"]) == (False, ["radiology", "research"])
+    assert run("user", "groups", "alice").code == 0
+    assert run("user", "groups", "alice", "@x").code == 1
+    assert run("user", "passwd", "nobody", "--remove").code == 1
+
+
+def test_peers_that_are_known_by_their_certificate(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "ws.pem").write_text(ssl.DER_cert_to_PEM_cert(b"a certificate"))
+    digits = hashlib.sha256(b"a certificate").hexdigest()
+    add = ("peer", "add", "ws", "WS@10.0.0.1")
+    assert run(*add, "--user", "alice", "--certificate", tmp_path / "ws.pem").code == 0
+    (peer,) = run("peer", "ls", "--json").json
+    assert (peer["belongs_to"], peer["certificate"]) == ("alice", digits)
+    assert run(*add, "--group", "radiology", "--certificate", digits.upper()).code == 0
+    assert run("peer", "ls").lines[0][-1] == "@radiology"
+    for wrong in (
+        ("--user", "alice"),
+        ("--user", "alice", "--group", "x", "--certificate", digits),
+        ("--user", "nobody", "--certificate", digits),
+        ("--user", "alice", "--certificate", "no file"),
+    ):
+        assert run(*add, *wrong).code == 1

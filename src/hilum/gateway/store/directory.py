@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,10 +28,12 @@ from hilum.gateway.store.entries import (
     Peer,
     Snapshot,
     check_ae_title,
+    check_group,
     check_listener,
     check_peer,
     check_user_name,
 )
+from hilum.gateway.store.passcodes import hash_passcode
 from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = [
@@ -143,6 +145,22 @@ class Directory:
                 _check_title_free(connection, alias_title)
             _update_account(connection, name, alias_title=alias_title)
 
+    def set_passcode(self, name: str, passcode: str | None) -> None:
+        """Give a user a passcode, kept as its argon2 hash, or none."""
+        hashed = hash_passcode(passcode) if passcode is not None else ""
+        with self._change("set passcode", name, {"set": bool(hashed)}) as connection:
+            _account_named(connection, name)
+            _update_account(connection, name, passcode=hashed)
+
+    def set_groups(self, name: str, groups: Iterable[str]) -> None:
+        """Put a user in these groups, and in no others."""
+        wanted = sorted(set(groups))
+        for group in wanted:
+            check_group(group)
+        with self._change("set groups", name, {"groups": wanted}) as connection:
+            _account_named(connection, name)
+            _update_account(connection, name, groups=" ".join(wanted))
+
     def disable_account(self, name: str, *, disabled: bool = True) -> None:
         """Refuse what is sent to a user, and the user; or allow it again."""
         with self._change("disable account", name, {"disabled": disabled}) as connection:
@@ -223,6 +241,8 @@ class Directory:
         check_peer(peer)
         row = _peer_row(peer)
         with self._change("put peer", peer.name, row) as connection:
+            if peer.belongs_to and not peer.belongs_to.startswith("@"):
+                _account_named(connection, peer.belongs_to)
             _put(connection, schema.peer, row)
 
     def remove_peer(self, name: str) -> None:
@@ -354,7 +374,13 @@ def _setting(connection: Connection, key: str) -> Any:
 
 def _account(row: Mapping[str, Any]) -> Account:
     return Account(
-        row["id"], row["name"], row["alias_title"], bool(row["disabled"]), row["created_at"]
+        row["id"],
+        row["name"],
+        row["alias_title"],
+        bool(row["disabled"]),
+        row["created_at"],
+        tuple(row["groups"].split()),
+        row["passcode"],
     )
 
 
@@ -425,6 +451,8 @@ def _peer(row: Mapping[str, Any]) -> Peer:
         fallback_charset=row["fallback_charset"],
         tls=json.loads(row["tls"]),
         commitment=row["commitment"],
+        belongs_to=row["belongs_to"],
+        certificate=row["certificate"],
     )
 
 
@@ -439,6 +467,8 @@ def _peer_row(peer: Peer) -> dict[str, object]:
         "fallback_charset": peer.fallback_charset,
         "tls": json.dumps(dict(peer.tls)),
         "commitment": peer.commitment,
+        "belongs_to": peer.belongs_to,
+        "certificate": peer.certificate,
     }
 
 

@@ -7,6 +7,7 @@ characters, leading and trailing spaces not significant).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +28,7 @@ __all__ = [
     "Peer",
     "Snapshot",
     "check_ae_title",
+    "check_group",
     "check_listener",
     "check_peer",
     "check_user_name",
@@ -59,6 +61,8 @@ class Account:
         alias_title: a called AE title of the user's beside ``RVU-{name}``.
         disabled: nothing is accepted for the user.
         created_at: µs since 1970.
+        groups: names of groups that the user is in.
+        passcode: its argon2 hash; "" for none.
     """
 
     id: int
@@ -66,6 +70,8 @@ class Account:
     alias_title: str | None
     disabled: bool
     created_at: int
+    groups: tuple[str, ...] = ()
+    passcode: str = field(default="", repr=False)
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -143,6 +149,9 @@ class Peer:
         fallback_charset: for its text without (0008,0005) that is not ASCII; "" for the default.
         tls: settings of TLS towards it; empty for plain TCP.
         commitment: ways of delivery of results, see `Delivery`; "" for the called title's.
+        belongs_to: the user whose own data it is shown, or ``@`` and a group of them; "" for none.
+        certificate: SHA-256 of its client certificate, by which it is known for certain; "" for
+            none.
     """
 
     name: str
@@ -154,6 +163,8 @@ class Peer:
     fallback_charset: str = ""
     tls: Mapping[str, Any] = field(default_factory=dict)
     commitment: str = ""
+    belongs_to: str = ""
+    certificate: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,10 @@ class Snapshot:
             called_ae: without trailing spaces and NULs; upper and lower case differ.
         """
         return self._titles.get(called_ae)
+
+    def account_named(self, name: str) -> Account | None:
+        """A user by name."""
+        return next((account for account in self.accounts if account.name == name), None)
 
     def account(self, account_id: int) -> Account | None:
         """A user by id."""
@@ -253,6 +268,19 @@ def check_user_name(name: str, alias_title: str | None) -> None:
         )
 
 
+def check_group(name: str) -> None:
+    """Check the name of a group of users.
+
+    Raises:
+        ConfigurationError: it cannot be one.
+    """
+    _check_repertoire(name, "group")
+    if not 1 <= len(name) <= _LONGEST_NAME or " " in name or name.startswith("@"):
+        raise ConfigurationError(
+            f"group {name!r} needs 1 to {_LONGEST_NAME} characters, no spaces and no @ before them"
+        )
+
+
 def check_listener(listener: Listener) -> None:
     """Check a listener.
 
@@ -305,6 +333,16 @@ def check_peer(peer: Peer) -> None:
         _check_port(peer.port, 1)
     if peer.commitment:
         Delivery.parse(peer.commitment)
+    if peer.belongs_to and not peer.certificate:
+        raise ConfigurationError(
+            f"peer {peer.name!r}: an address and a title prove nothing; give the certificate by "
+            f"which it is known, to show it the data of {peer.belongs_to!r}"
+        )
+    if peer.certificate and not re.fullmatch(r"[0-9a-f]{64}", peer.certificate):
+        raise ConfigurationError(
+            f"peer {peer.name!r}: certificate {peer.certificate!r} is not the SHA-256 of one in "
+            "64 hexadecimal digits"
+        )
     for service in peer.services:
         if service not in SERVICES:
             raise ConfigurationError(

@@ -184,11 +184,7 @@ class Finder:
         wanted = {column.level for column in self._columns}
         if self._merging:
             wanted |= set(_LEVELS[: _LEVELS.index(level) + 1])
-        if self._moved:
-            wanted.add(Level.STUDY)
-        if level is Level.SERIES:  # it has no owner of its own
-            wanted.add(Level.STUDY)
-        if self._by_date:
+        if level is not Level.PATIENT:  # it says whether there is a patient
             wanted.add(Level.STUDY)
         found: FromClause = _TABLES[level]
         joined = (
@@ -418,17 +414,21 @@ def _narrows(key: Key | None) -> bool:
 
 
 def _visible(level: Level, viewer: Viewer) -> list[ColumnElement[bool]]:
+    # A study without UID stands for objects of no patient, which these models do not have.
+    of_a_patient = _study.c.study_uid != ""
     if level is Level.PATIENT:
         some = _study.alias()
         inside: Select[Any] = select(literal_column("1")).where(
-            some.c.patient_ref == _patient.c.id, some.c.n_instances > 0
+            some.c.patient_ref == _patient.c.id,
+            some.c.n_instances > 0,
+            some.c.study_uid != "",
         )
         return [viewer.may_see(_patient.c.owner_id), inside.exists()]
     if level is Level.STUDY:
-        return [viewer.may_see(_study.c.owner_id), _study.c.n_instances > 0]
+        return [viewer.may_see(_study.c.owner_id), _study.c.n_instances > 0, of_a_patient]
     if level is Level.SERIES:
-        return [viewer.may_see(_study.c.owner_id), _series.c.n_instances > 0]
-    return [viewer.may_see(_instance.c.owner_id), _instance.c.superseded == 0]
+        return [viewer.may_see(_study.c.owner_id), _series.c.n_instances > 0, of_a_patient]
+    return [viewer.may_see(_instance.c.owner_id), _instance.c.superseded == 0, of_a_patient]
 
 
 def _preferred(level: Level, viewer: Viewer) -> ColumnElement[bool]:

@@ -44,7 +44,7 @@ __all__ = [
     "quarantine_owner",
 ]
 
-HEAD = "0003"
+HEAD = "0004"
 """The Alembic revision that this code works with."""
 
 GLOBAL_OWNER = 0
@@ -518,6 +518,8 @@ account = Table(
     Column("name", _string(), nullable=False, unique=True),
     Column("alias_title", _string(), unique=True),
     Column("disabled", SmallInteger, nullable=False),
+    _text_or_empty("passcode"),  # argon2; "" for none, which nothing matches
+    _text_or_empty("groups"),  # names with spaces between them
     _number("created_at"),
     # A removed account keeps its row, so that its name never comes to mean someone else.
     _optional_number("removed_at"),
@@ -564,6 +566,8 @@ peer = Table(
     _text("fallback_charset"),
     _text("tls"),  # JSON object
     _text_or_empty("commitment"),  # ways of delivery, see delivery.py; "" for the called title's
+    _text_or_empty("belongs_to"),  # a user, @ and a group, or ""
+    _text_or_empty("certificate"),  # its client certificate: SHA-256 in hexadecimal, or ""
 )
 
 setting = Table(
