@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+WORKERS ?= 2
 
 .PHONY: serve test bench lint format docs clean peers
 
@@ -10,7 +11,7 @@ serve: $(VENV)/gateway.stamp
 	$(BIN)/hilum serve $(ARGS)
 
 test: $(VENV)/dev.stamp peers lint
-	$(BIN)/python -m pytest tests $(ARGS)
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile $(ARGS)
 
 bench: $(VENV)/dev.stamp peers
 	$(BIN)/python -m bench $(ARGS)
