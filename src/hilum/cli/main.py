@@ -21,6 +21,7 @@ _TOOLS = {
     "mwl": ("hilum.cli.find:worklist", "query a modality worklist (C-FIND)"),
     "get": ("hilum.cli.retrieve:get", "retrieve over the same association (C-GET)"),
     "move": ("hilum.cli.retrieve:move", "have a peer send elsewhere, or to us (C-MOVE)"),
+    "commit": ("hilum.cli.commit", "ask for storage commitment of what was sent"),
     "dump": ("hilum.cli.dump", "show what is in DICOM files"),
     "dicomdir": ("hilum.cli.dicomdir", "write a medium: folder, zip archive or ISO image"),
     "scp": ("hilum.cli.scp", "bare providers for tests: scp store, echo, qr, mwl"),

@@ -24,6 +24,7 @@ __all__ = [
     "port",
     "port_to_listen_on",
     "requestor_options",
+    "seconds",
     "server_tls",
     "timeouts_of",
     "verbosity_options",
@@ -105,7 +106,8 @@ def maximum_length(text: str) -> int:
     return value
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A time in seconds, above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -194,13 +196,13 @@ def requestor_options(parser: argparse.ArgumentParser) -> None:
     verbosity_options(parser)
     group = parser.add_argument_group("timeouts in seconds")
     add = group.add_argument
-    add("-to", "--timeout", type=_seconds, metavar="S", help="for the connection (30)")
-    add("-ta", "--acse-timeout", type=_seconds, metavar="S", help="for A-ASSOCIATE, A-RELEASE (30)")
-    add("-td", "--dimse-timeout", type=_seconds, metavar="S", help="for a response (60)")
+    add("-to", "--timeout", type=seconds, metavar="S", help="for the connection (30)")
+    add("-ta", "--acse-timeout", type=seconds, metavar="S", help="for A-ASSOCIATE, A-RELEASE (30)")
+    add("-td", "--dimse-timeout", type=seconds, metavar="S", help="for a response (60)")
     add(
         "-tn",
         "--network-timeout",
-        type=_seconds,
+        type=seconds,
         metavar="S",
         help="for the peer to take data (60)",
     )

@@ -83,9 +83,10 @@ REPORTING_ROLE = RoleSelection(STORAGE_COMMITMENT_PUSH_MODEL, False, True)
 STAY = 10.0
 """Seconds that the association of a request is kept open for its result where one is waited for."""
 
-ASK_AGAIN = 30.0
-"""Seconds between associations that we open for a peer that delivers on our next one only; such
-an association stays open for as long as `LISTEN` says."""
+ASK_AGAIN = (5.0, 60.0)
+"""Seconds before we open an association for a peer that delivers on our next one only: the first
+wait, doubled each time, and the longest. Such an association is open for as long as `LISTEN` says.
+"""
 
 LISTEN = 2.0
 
@@ -216,11 +217,13 @@ class Commitments:
 
     Args:
         on_result: told of every result before the peer gets its response: what it has recorded
-            durably then is not reported again. None: results are kept for `result`.
+            durably then is not reported again. None: what was asked for here is kept for `result`,
+            and of other results the peer is told that they are unknown, so that it keeps them.
     """
 
     def __init__(self, on_result: OnResult | None = None) -> None:
         self._on_result = on_result
+        self._asked: set[str] = set()
         self._waiting: dict[str, asyncio.Future[Result]] = {}
         self._unclaimed: OrderedDict[str, Result] = OrderedDict()
         self._servers: list[Server] = []
@@ -241,12 +244,15 @@ class Commitments:
             known = self._on_result(result)
             if inspect.isawaitable(known):
                 known = await known
-            if known is False:
-                raise Refused(0x0115, "unknown transaction UID")
-        self._keep(result)
+        else:
+            known = result.transaction_uid in self._asked
+        if known is False:
+            raise Refused(0x0115, "unknown transaction UID")
+        self.heard(result)
         return Reply(Status.SUCCESS)
 
-    def _keep(self, result: Result) -> None:
+    def heard(self, result: Result) -> None:
+        """A result has come, by whatever way: who waits for it has it."""
         uid = result.transaction_uid
         waiting = self._waiting.get(uid)
         if waiting is not None:
@@ -269,6 +275,7 @@ class Commitments:
 
         Cancellation: nothing is lost.
         """
+        self._asked.add(uid)
         early = self._unclaimed.pop(uid, None)
         if early is not None:
             return early
@@ -374,6 +381,7 @@ class Commitments:
         action = Action(uid or transaction_uid(), tuple(dict.fromkeys(references)))
         if not action.references:
             raise InvalidDicom("a request for commitment needs at least one instance")
+        self._asked.add(action.transaction_uid)
         async with await to.open(self.handlers) as association:
             await request_commitment(association, action)
             if taken is not None:
@@ -391,7 +399,7 @@ class Commitments:
                 (closed, result), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
             if result.done() and not result.cancelled():
-                self._keep(result.result())
+                self.heard(result.result())
         finally:
             for task in (closed, result):
                 task.cancel()
@@ -442,8 +450,10 @@ class Commitments:
             await asyncio.gather(collecting, return_exceptions=True)
 
     async def _collect_again(self, to: Destination) -> None:
+        wait, longest = ASK_AGAIN
         while True:
-            await asyncio.sleep(ASK_AGAIN)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, longest)
             try:
                 await self.collect(to)
             except HilumError as error:
