@@ -1,7 +1,8 @@
 """A lint over a trace of system calls: what is answered with success was on stable storage before.
 
 For each C-STORE response with status 0000H that goes out, in this order: the last write to the
-object's file, a successful flush of it; its creation, a flush of its folder; the creation of each
+object's file or, for a small one, the write that puts it into a segment of the spool, a successful
+flush of it; its creation, a flush of its folder; the creation of each
 folder above it, a flush of that one's parent; the write of the row to SQLite's log with the frame
 that commits it, a flush of the log. A syncfs stands for any of the flushes. A flush counts from its
 beginning and when it has returned; the response counts from the beginning of its write.
@@ -140,24 +141,36 @@ def violations(trace: Trace) -> list[str]:
 
 
 def _file(trace: Trace, response: Call, uid: str) -> Iterator[str]:
+    before = response.start
+    appended = _last(
+        call
+        for call in trace.calls
+        if call.name in _WRITES
+        and call.on.endswith(".seg")
+        and uid.encode() in call.data
+        and call.start < before
+    )
+    name = f"{uid}.dcm" if appended is None else PurePosixPath(appended.on).name
     created = _last(
         call
         for call in trace.calls
         if call.name == "openat"
         and "O_CREAT" in call.arguments
         and call.result >= 0
-        and PurePosixPath(call.path).name == f"{uid}.dcm"
-        and call.start < response.start
+        and PurePosixPath(call.path).name == name
+        and call.start < before
     )
     if created is None:
         yield "no file was created for it"
         return
-    path, before = created.path, response.start
+    path = created.path
     writes = [
         call
         for call in trace.calls
         if call.on == path and call.name in _WRITES and call.start < before
     ]
+    if appended is not None:  # others that come behind it in the segment have their own flushes
+        writes = [appended]
     if not writes:
         yield "nothing was written to its file"
     elif not trace.flushed(path, max(call.end or before for call in writes), before):

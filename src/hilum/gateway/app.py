@@ -38,6 +38,7 @@ from hilum.gateway.store.entries import Listener, Snapshot
 from hilum.gateway.store.examine import HEADER_KEYS
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.layout import OBJECTS
+from hilum.gateway.store.mover import Mover
 from hilum.gateway.store.rebuild import put_in_place, take_over, unfinished
 from hilum.gateway.store.recover import Report, reconcile
 from hilum.gateway.store.removal import files_deleted, files_to_delete
@@ -70,6 +71,9 @@ LOOK_FOR_CHANGES = 0.5
 HEARTBEAT = 1.0
 CHECKPOINT = 1.0
 JANITOR = 1.0
+MOVE = 1.0
+# Between two images of one association it is not worth beginning.
+MOVE_AFTER = 0.05
 # Addresses behind a name seldom change, and a scanner tries again.
 LOOK_UP_NAMES = 30.0
 # A resolver that takes longer holds up no change of the directory.
@@ -146,6 +150,7 @@ class Storage:
                 config.store.strategy,
                 on_open=self.buckets.opened,
                 on_close=self.buckets.closed,
+                spool_objects=config.store.spool,
             )
             self._closing.callback(self.blobs.close)
             self._check_id()
@@ -249,6 +254,9 @@ class Gateway:
             reserve_inodes=config.store.reserve_inodes,
             fatal=_die,
         )
+        self._mover = Mover(
+            storage.blobs, storage.database, busy=lambda: self._committer.idle_for < MOVE_AFTER
+        )
         self.kinds = Kinds()
         # One receiver per data directory; its process may get the pid of the one before.
         self._work = WorkTable(storage.database, f"receiver:{uuid.uuid4().hex}")
@@ -312,6 +320,7 @@ class Gateway:
         gateway._task(gateway._beat_forever(), "heartbeat")
         gateway._task(gateway._checkpoint_forever(), "checkpoint")
         gateway._task(gateway._delete_forever(), "janitor")
+        gateway._task(gateway._move_forever(), "mover")
         if config.web != "off":
             gateway._task(gateway._keep_web(), "web")
         return gateway
@@ -331,6 +340,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._committer.stop()
+        await asyncio.to_thread(self._mover.close)
         with contextlib.suppress(OSError):
             self._report()
         await asyncio.to_thread(self._storage.close)
@@ -509,6 +519,15 @@ class Gateway:
             except (HilumError, NotFound, OSError) as error:
                 log.error("removed instances still have files: %s", error)
             await asyncio.sleep(JANITOR)
+
+    async def _move_forever(self) -> None:
+        while True:
+            await asyncio.sleep(MOVE)
+            if self._storage.blobs.spool.waiting:
+                try:
+                    await asyncio.to_thread(self._mover.run)
+                except (HilumError, NotFound, OSError) as error:
+                    log.error("%s", error)
 
     async def _keep_web(self) -> None:
         """The web process: started again when it ends, ended when we do (its stdin closes)."""

@@ -41,6 +41,7 @@ __all__ = [
 _MAY_BE_ZERO = {
     "store.reserve",
     "store.reserve_inodes",
+    "store.spool",
     "stop_within",
     "work.grace",
     "work.keep",
@@ -92,6 +93,11 @@ class Store:
     )
     reserve_inodes: int = _setting(
         1000, "files that must still be possible to create, likewise", "files"
+    )
+    spool: int = _setting(
+        20_000,
+        "small objects that may wait for files of their own, which are made when there is time",
+        "objects",
     )
     io_threads: int = _setting(4, "threads that write large objects", "threads")
     max_batch: int = _setting(

@@ -1,4 +1,5 @@
-"""One object on its way to durability: first in memory, then in a file under its final name.
+"""One object on its way to durability: first in memory, then in a file under its final name, or
+in the spool.
 
 A blob is used by one thread at a time. `keep` and `place` touch no file and may run on the event
 loop; everything else may block.
@@ -49,7 +50,8 @@ class Blob:
     Attributes:
         meta: its header's facts; the caller may correct them until `seal`, which adds length,
             digest and completeness.
-        path: of its file, relative to the data directory, or None before there is one.
+        path: of its file or place in the spool, relative to the data directory, or None before
+            there is one.
         length: bytes of the data set so far.
     """
 
@@ -61,8 +63,10 @@ class Blob:
         "_full_path",
         "_hash",
         "_header",
+        "_own_path",
         "_parts",
         "_place",
+        "_spooled",
         "_started",
         "_state",
         "_store",
@@ -88,6 +92,8 @@ class Blob:
         self._bucket: Bucket | None = None
         self._directory: Directory | None = None
         self._epoch = 0
+        self._own_path = ""
+        self._spooled = False
 
     @property
     def directory(self) -> Directory:
@@ -141,6 +147,28 @@ class Blob:
         self._directory, name, self._fd = self._store.create_file(names, name)
         self._full_path = f"{self._directory.path}{os.sep}{name}"
         self.path = "/".join((OBJECTS, *names, name))
+
+    def reserve(self) -> str:
+        """Choose the path of the file that it will have when it leaves the spool.
+
+        Raises:
+            OSError: no bucket could be announced.
+        """
+        if self._bucket is None:
+            self._bucket = self._store.buckets.take()
+        self._own_path = self._store.reserve(self._bucket.name, self.meta, *self._place, ours=True)
+        return self._own_path
+
+    @property
+    def content(self) -> Sequence[bytes]:
+        """File meta and data set of a sealed object that is in memory."""
+        return [self._header, *self._parts]
+
+    def spooled(self, path: str) -> None:
+        """Note that it lies in the spool; for `BlobStore.commit` only."""
+        self.path = path
+        self._spooled = True
+        self._parts.clear()
 
     def write(self, views: Sequence[bytes | bytearray | memoryview]) -> None:
         """Append bytes to its file, behind what was kept in memory; create the file when needed.
@@ -254,20 +282,27 @@ class Blob:
     def settle(self) -> None:
         """Its row is durable: the file is the index's from now on, not ours to remove."""
         self._expect(_State.COMMITTED)
+        if self._spooled and self.path is not None:
+            self._store.spool.landed(self.path)
         self._end()
 
     def discard(self) -> None:
         """Remove its file, and folders that are empty then; without effect once it has ended.
 
         After a commit too, when its row could not be written. The removal itself is not flushed
-        until its bucket closes: after a power cut the object may be back, without a row.
+        until its bucket closes, and what lies in the spool goes with its segment: after a power
+        cut the object may be back, without a row.
         """
         if self._state is _State.ENDED:
             return
         self._parts.clear()
         with contextlib.suppress(OSError):
             self.close()
-        if self.path is not None:
+        if self._spooled and self.path is not None:
+            self._store.spool.landed(self.path)
+        elif self._own_path:
+            self._store.spool.release(self._own_path)
+        elif self.path is not None:
             try:
                 Path(self._full_path).unlink(missing_ok=True)
             except OSError:

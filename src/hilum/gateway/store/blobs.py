@@ -10,7 +10,8 @@ One object's way::
     store.commit([blob, …])        durable, or discarded and an error
     blob.settle()                  its row is durable; or blob.discard()
 
-An object that fits in memory gets its file in `commit`, in one system call.
+An object that fits in memory goes to the spool in `commit` while that has room, together with the
+others of its batch; else it gets its file there, in one system call.
 """
 
 from __future__ import annotations
@@ -32,8 +33,18 @@ from hilum.gateway.store.buckets import BUCKET_OBJECTS, Bucket, Buckets
 from hilum.gateway.store.directories import Directories, Directory
 from hilum.gateway.store.file_meta import ObjectMeta
 from hilum.gateway.store.flush import Strategy, make_strategy
-from hilum.gateway.store.layout import OBJECTS, another_name, is_bucket, parse_path
+from hilum.gateway.store.layout import (
+    OBJECTS,
+    another_name,
+    is_bucket,
+    object_directory,
+    object_name,
+    owner_folder,
+    parse_path,
+    spooled,
+)
 from hilum.gateway.store.scan import Found, Problem
+from hilum.gateway.store.spool import Spool
 
 __all__ = ["MARKER", "SPILL", "Blob", "BlobStore", "Found", "Problem"]
 
@@ -55,8 +66,10 @@ class BlobStore:
 
     Attributes:
         root: absolute path of the data directory.
+        objects: absolute path of the folder of all objects.
         id: from the marker.
         buckets: chooses the bucket of each object.
+        spool: where small objects wait for files of their own.
         epoch: how many flushes have failed.
     """
 
@@ -69,17 +82,19 @@ class BlobStore:
         on_open: Callable[[str], None],
         on_close: Callable[[str], None],
         bucket_objects: int,
+        spool_objects: int,
     ) -> None:
         self.root = root
         self.id = store_id
         self.epoch = 0
         # It may be a symbolic link to a larger disk; nothing below it may be one.
-        self._objects = os.path.realpath(f"{root}{os.sep}{OBJECTS}")
-        self._directories = Directories(self._objects)
+        self.objects = os.path.realpath(f"{root}{os.sep}{OBJECTS}")
+        self._directories = Directories(self.objects)
+        self.spool = Spool(self.objects, spool_objects)
         self._report_closed = on_close
-        self.buckets = Buckets(self._objects, clock, on_open, self._closed, bucket_objects)
+        self.buckets = Buckets(self.objects, clock, on_open, self._closed, bucket_objects)
         self._strategy = (
-            make_strategy(strategy, self._objects, self._flush_failed)
+            make_strategy(strategy, self.objects, self.flush_failed)
             if isinstance(strategy, str)
             else strategy
         )
@@ -129,6 +144,7 @@ class BlobStore:
         on_open: Callable[[str], None] = _nothing,
         on_close: Callable[[str], None] = _nothing,
         bucket_objects: int = BUCKET_OBJECTS,
+        spool_objects: int = 0,
     ) -> BlobStore:
         """Open a data directory that `create` made.
 
@@ -140,6 +156,8 @@ class BlobStore:
                 known. See `Buckets` for the threads it runs in.
             on_close: called when a bucket takes no more and nothing in it is in flight.
             bucket_objects: objects in a bucket.
+            spool_objects: small objects that may wait for files of their own; who says more than
+                0 has them moved, see `mover.py`.
 
         Raises:
             StoreUnavailable: the marker is missing, damaged, or of a newer format.
@@ -151,11 +169,14 @@ class BlobStore:
             raise StoreUnavailable(f"{real} has no folder {OBJECTS!r}; is its disk mounted?")
         # The process that made the marker may have been killed before it was flushed.
         posix.fsync_directory(real)
-        return cls(real, store_id, strategy, clock, on_open, on_close, bucket_objects)
+        return cls(
+            real, store_id, strategy, clock, on_open, on_close, bucket_objects, spool_objects
+        )
 
     def close(self) -> None:
         """Retire the current bucket and free threads and descriptors; nothing may be in flight."""
         self.buckets.retire_current()
+        self.spool.close()
         with self._committing:
             self._strategy.stop()
 
@@ -186,19 +207,99 @@ class BlobStore:
         """
         if not all(blob.sealed for blob in batch):
             raise ValueError("only sealed blobs can be committed, and only once")
+        small = [blob for blob in batch if blob.path is None]
+        if not self.spool.has_room(len(small)):
+            small = []
+        files = [blob for blob in batch if blob.path is not None] if small else batch
+        outcomes: dict[Blob, OSError | None] = {}
         with self._committing:
             try:
-                outcomes = self._strategy.flush(batch)
+                if small:
+                    outcomes.update(self._append(small))
+                if files:
+                    outcomes.update(zip(files, self._strategy.flush(files), strict=True))
             except BaseException:
                 for blob in batch:
                     blob.discard()
                 raise
-        for blob, outcome in zip(batch, outcomes, strict=True):
+        for blob, outcome in outcomes.items():
             if outcome is None:
                 blob.committed()
             else:
                 blob.discard()
-        return outcomes
+        return [outcomes[blob] for blob in batch]
+
+    def _append(self, small: Sequence[Blob]) -> dict[Blob, OSError | None]:
+        """Put objects into the spool."""
+        outcomes: dict[Blob, OSError | None] = {}
+        own_paths: dict[Blob, str] = {}
+        for blob in small:
+            try:
+                own_paths[blob] = blob.reserve()
+            except OSError as error:
+                outcomes[blob] = error
+        if not own_paths:
+            return outcomes
+        try:
+            contents = [blob.content for blob in own_paths]
+            paths = self.spool.append(contents, list(own_paths.values()))
+        except OSError as error:
+            return outcomes | dict.fromkeys(own_paths, error)
+        for blob, path in zip(own_paths, paths, strict=True):
+            blob.spooled(path)
+        return outcomes | dict.fromkeys(own_paths)
+
+    def reserve(
+        self, bucket: str, meta: ObjectMeta, study_uid: str, series_uid: str, *, ours: bool = False
+    ) -> str:
+        """Choose the path of the file that an object of the spool will have; nobody else gets it.
+
+        Args:
+            bucket: the name of a bucket, open or not.
+            meta: of the object.
+            study_uid: as the data set says it; empty when not known.
+            series_uid: the same.
+            ours: the bucket was opened since the store was.
+        """
+        folder = owner_folder(meta.owner, quarantined=meta.quarantined)
+        names = "/".join((OBJECTS, bucket, *object_directory(folder, study_uid, series_uid)))
+        name = chosen = object_name(folder, meta.sop_instance_uid)
+        while True:
+            own_path = f"{names}/{chosen}"
+            if self.spool.reserve(own_path):
+                folder_path = self._own_file(names)
+                # A folder of a bucket of our own that we did not make does not exist.
+                if (ours and not self._directories.knows(folder_path)) or not os.path.lexists(
+                    f"{folder_path}{os.sep}{chosen}"
+                ):
+                    return own_path
+                self.spool.release(own_path)
+            chosen = another_name(name)
+
+    def create_own(self, own_path: str) -> tuple[Directory, int]:
+        """Create the file of an object of the spool, in its folder.
+
+        Raises:
+            FileExistsError: it is there already.
+        """
+        *names, name = own_path.split("/")[1:]
+        directory = self._directories.ensure(names)
+        return directory, self._counted(posix.create_file(f"{directory.path}{os.sep}{name}"))
+
+    def reopen_own(self, own_path: str) -> tuple[Directory, int]:
+        """Open such a file that is whole already, to flush it."""
+        *names, name = own_path.split("/")[1:]
+        directory = self._directories.ensure(names)
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        return directory, self._counted(os.open(f"{directory.path}{os.sep}{name}", flags))
+
+    def _counted(self, fd: int) -> int:
+        with self._counting:
+            self._descriptors += 1
+        return fd
+
+    def _own_file(self, own_path: str) -> str:
+        return f"{self.objects}{own_path.removeprefix(OBJECTS).replace('/', os.sep)}"
 
     def has_room(self, reserve_bytes: int, reserve_inodes: int = 0) -> bool:
         """Whether more than a reserve is free on the objects' file system.
@@ -211,12 +312,12 @@ class BlobStore:
         """
         now = time.monotonic()
         if self._room is None or now - self._room[0] > _ROOM_SECONDS:
-            self._room = (now, posix.free_space(self._objects))
+            self._room = (now, posix.free_space(self.objects))
         free = self._room[1]
         return free.bytes > reserve_bytes and (free.inodes is None or free.inodes > reserve_inodes)
 
     def full_path(self, path: str) -> str:
-        """The absolute path of an object.
+        """The absolute path of an object's own file, which one in the spool will have.
 
         Args:
             path: relative to the data directory, as `Blob.path` said it.
@@ -224,8 +325,10 @@ class BlobStore:
         Raises:
             ValueError: it is not the path of an object, or leads outside through a link.
         """
-        parse_path(path)
-        full = str(Path(self._objects, *path.split("/")[1:]))
+        place = spooled(path)
+        own = path if place is None else place.own
+        parse_path(own)
+        full = self._own_file(own)
         if os.path.realpath(full) != full:
             raise ValueError(f"{path!r} leads through a symbolic link")
         return full
@@ -238,7 +341,24 @@ class BlobStore:
             InvalidDicom: its header is not ours or is damaged.
             ValueError: see `full_path`.
         """
-        return scan.open_object(self.full_path(path))
+        self.full_path(path)
+        return scan.open_object(self.root, path)
+
+    def open_file(self, path: str) -> tuple[BinaryIO, int]:
+        """Open the file that holds an object, for whoever reads it by offset.
+
+        Returns:
+            The file, and where in it the object begins: its data set is `data_offset` bytes
+            behind that. It may be followed by other objects, and stays readable when the object
+            is moved or removed meanwhile.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: see `full_path`.
+        """
+        self.full_path(path)
+        file, start = scan.open_place(self.root, path)
+        return file, start or 0
 
     def verify(self, path: str) -> Problem | None:
         """Read an object from end to end; None when it is whole.
@@ -246,7 +366,9 @@ class BlobStore:
         Raises:
             ValueError: see `full_path`.
         """
-        self.full_path(path)
+        place = spooled(path)
+        if place is None or place.own:
+            self.full_path(path)
         return scan.examine(self.root, path).problem
 
     def scan_bucket(self, bucket: str, *, skip: Container[str] = ()) -> Iterator[Found]:
@@ -275,13 +397,23 @@ class BlobStore:
     def remove(self, paths: Iterable[str]) -> None:
         """Remove objects, durably, and folders that are empty then; a missing file is no error.
 
+        What lies in the spool is marked as removed; it may have been moved meanwhile.
+
         Raises:
             StorageFailed: some may still be there; call again.
             ValueError: a path is not that of an object; nothing was removed.
         """
-        found = [(self.full_path(path), parse_path(path).bucket) for path in paths]
+        found, marked = [], []
+        for path in paths:
+            place = spooled(path)
+            if place is not None:
+                marked.append(place)
+            if own := path if place is None else place.own:
+                found.append((self.full_path(own), parse_path(own).bucket))
         in_use = set(self.buckets.open_names)
         try:
+            for place in marked:
+                self.spool.mark_removed(place.segment, place.offset)
             changed = {self._unlink(full, bucket, in_use) for full, bucket in found}
             self._flush_existing(changed)
         except OSError as error:
@@ -290,11 +422,11 @@ class BlobStore:
     def _unlink(self, full: str, bucket: str, in_use: set[str]) -> str:
         """Remove one file; the folder whose entries changed."""
         Path(full).unlink(missing_ok=True)
-        stop = self._bucket_path(bucket) if bucket in in_use else self._objects
+        stop = self._bucket_path(bucket) if bucket in in_use else self.objects
         return self._directories.remove_empty(str(Path(full).parent), stop)
 
     def _bucket_path(self, bucket: str) -> str:
-        return str(Path(self._objects, *bucket.split("/")))
+        return str(Path(self.objects, *bucket.split("/")))
 
     def _flush_existing(self, folders: Iterable[str]) -> None:
         """Flush each folder, or the lowest one above it that is still there."""
@@ -324,6 +456,8 @@ class BlobStore:
         """
         chosen = name
         for _ in range(_NAME_ATTEMPTS):
+            if self.spool.is_reserved("/".join((OBJECTS, *names, chosen))):
+                chosen = another_name(name)
             try:
                 directory = self._directories.ensure(names)
                 fd = posix.create_file(f"{directory.path}{os.sep}{chosen}")
@@ -333,9 +467,7 @@ class BlobStore:
                 # The folder was empty for a moment and another thread removed it.
                 self._directories.forget(names)
             else:
-                with self._counting:
-                    self._descriptors += 1
-                return directory, chosen, fd
+                return directory, chosen, self._counted(fd)
         raise OSError(errno.EEXIST, f"no name could be found for {name}")
 
     def close_file(self, fd: int) -> None:
@@ -356,7 +488,8 @@ class BlobStore:
         self._directories.forget_below(self._bucket_path(bucket.name))
         self._report_closed(bucket.name)
 
-    def _flush_failed(self) -> None:
+    def flush_failed(self) -> None:
+        """A flush failed: what is being written is suspect, and goes on in another bucket."""
         self.epoch += 1
         self.buckets.retire_current()
 

@@ -158,6 +158,7 @@ class Committer:
         self._queue: deque[Arrival] = deque()
         self._flushed = threading.Condition()
         self._to_index: deque[list[Arrival]] = deque()
+        self._active_at = 0.0
         self._stopping = False
         self._flush_ended = False
         self._threads = [
@@ -179,6 +180,11 @@ class Committer:
         """Arrivals that no batch has taken yet."""
         return len(self._queue)
 
+    @property
+    def idle_for(self) -> float:
+        """Seconds since something was written or answered."""
+        return time.monotonic() - self._active_at
+
     async def stop(self) -> None:
         """Finish what has arrived, then end the threads."""
         self._sweep.cancel()
@@ -199,6 +205,7 @@ class Committer:
 
         The future never fails: an error is kept for the commit.
         """
+        self._active_at = time.monotonic()
         return self._loop.run_in_executor(self._io, self._write, arrival, parts)
 
     def submit(self, arrival: Arrival, done: asyncio.Future[Outcome]) -> None:
@@ -210,6 +217,7 @@ class Committer:
         """
         arrival.done = done
         arrival.waiting_since = self._loop.time()
+        self._active_at = time.monotonic()
         with self._lock:
             if arrival.state is _State.OPEN:
                 arrival.state = _State.WAITING
@@ -250,6 +258,7 @@ class Committer:
             arrival.done.set_result(outcome)
 
     def _answer_all(self, batch: Sequence[Arrival]) -> None:
+        self._active_at = time.monotonic()
         for arrival in batch:
             done, outcome = arrival.done, arrival.outcome
             assert done is not None
@@ -373,7 +382,7 @@ class Committer:
             blob.keep(whole)
         elif arrival.examined is None:
             assert blob.path is not None
-            with mapped(self._blobs.full_path(blob.path)) as data:
+            with mapped(self._blobs.root, blob.path) as data:
                 scan = self._scanner.scan(data, arrival.meta.transfer_syntax_uid, final=True)
             arrival.examined = self._examine(arrival, scan)
         blob.seal()
@@ -508,8 +517,8 @@ class Committer:
         """Whether a version that is here says the same as what has come, encoded otherwise."""
         try:
             with (
-                mapped(self._blobs.full_path(existing.path)) as here,
-                mapped(self._blobs.full_path(incoming.path)) as there,
+                mapped(self._blobs.root, existing.path) as here,
+                mapped(self._blobs.root, incoming.path) as there,
             ):
                 return same_content(
                     here,

@@ -92,6 +92,10 @@ class Directories:
                 os.mkdir(path, _MODE)  # noqa: PTH102 - twice per new study; Path costs as much again
             return self._known.setdefault(path, Directory(path, parent))
 
+    def knows(self, path: str) -> bool:
+        """Whether a folder was asked for, and exists since."""
+        return path in self._known
+
     def forget(self, names: Sequence[str]) -> None:
         """Look at a folder and those above it anew when they are needed next."""
         with self._lock:

@@ -36,6 +36,7 @@ from hilum.errors import InvalidDicom
 from hilum.wire.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 __all__ = [
+    "BEGINNING",
     "HEADER_MAXIMUM",
     "OWNER_MAXIMUM",
     "PRIVATE_INFORMATION_CREATOR_UID",
@@ -53,8 +54,9 @@ OWNER_MAXIMUM = 64  # bytes of UTF-8
 _UID_MAXIMUM = 512
 _AE_MAXIMUM = 64  # 16 characters, however many bytes each took
 
-_PREFIX = bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, 0)[:8]
-_FIRST = len(_PREFIX) + 4  # where the elements that (0002,0000) counts begin
+# What every stored object begins with.
+BEGINNING = bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, 0)[:8]
+_FIRST = len(BEGINNING) + 4  # where the elements that (0002,0000) counts begin
 _RECORD = struct.Struct("<4sBBBxQ16sQ64s4x")
 _RECORD_LENGTH = _RECORD.size + 4
 _MAGIC, _VERSION = b"HILU", 1
@@ -117,7 +119,7 @@ def encode_header(meta: ObjectMeta) -> bytes:
         meta.receiving_ae_title,
     )
     counted = len(before) + len(instance) + len(after) + _RECORD_LENGTH
-    header = b"".join((_PREFIX, _U32.pack(counted), before, instance, after, _record(meta)))
+    header = b"".join((BEGINNING, _U32.pack(counted), before, instance, after, _record(meta)))
     return header + _U32.pack(zlib.crc32(header))
 
 
@@ -189,7 +191,7 @@ def parse_header(data: bytes) -> tuple[ObjectMeta, int]:
     Raises:
         InvalidDicom: it is no Part 10 file, or not one of ours, or it is damaged.
     """
-    if data[: len(_PREFIX)] != _PREFIX:
+    if data[: len(BEGINNING)] != BEGINNING:
         raise InvalidDicom("the file does not begin with our preamble, DICM and (0002,0000)")
     if len(data) < _FIRST:
         raise InvalidDicom("the file ends within its file meta information")

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, Transaction, select, update
 from sqlalchemy.exc import DBAPIError
@@ -63,6 +63,11 @@ _ID_BLOCK = 4096
 # With back-off to an hour between attempts this is most of a day; the executor may set its own.
 _WORK_ATTEMPTS = 20
 
+# Rows in one statement: some 500 parameters; more save nothing.
+_LARGEST_PIECE = 16
+
+T = TypeVar("T")
+
 _NAME_AT = [key.column for key in PATIENT_KEYS].index("patient_name")
 
 # PostgreSQL: unique_violation, serialization_failure, deadlock_detected. Another receiver was
@@ -108,6 +113,7 @@ class IndexWriter:
         # Of the batch in hand: what to compare, and what came of it, by the two paths.
         self._undecided: list[tuple[Existing, Incoming]] = []
         self._verdicts: dict[tuple[str, str], bool] = {}
+        self._looked_up: dict[tuple[int, str], list[Existing]] = {}
         self._next_id = self._end_id = 0
         self._data_version = -1
         self._open: Connection | None = None
@@ -167,6 +173,7 @@ class IndexWriter:
         while True:
             transaction = self._begin(deadline, 4 * len(batch))
             try:
+                self._look_up(batch)
                 outcomes = [self._add(item, comparing=compare is not None) for item in batch]
                 undecided, self._undecided = self._undecided, []
                 if compare is None or not undecided:
@@ -249,7 +256,10 @@ class IndexWriter:
         identity = item.identity
         if identity in self._plan.identities:
             self._flush()
-        versions = self._versions(*identity)
+        # Asked once for the whole batch; what the batch itself changes is asked again.
+        versions = self._looked_up.pop(identity, None)
+        if versions is None:
+            versions = self._versions(*identity)
         if versions:
             return self._add_again(item, identity, versions, comparing=comparing)
         return Outcome(OutcomeKind.STORED, self._insert(item, identity))
@@ -466,6 +476,20 @@ class IndexWriter:
 
     # ── the connection ────────────────────────────────────────────────────────────────────────
 
+    def _look_up(self, batch: Sequence[Incoming]) -> None:
+        """Find the versions of a whole batch at once."""
+        self._looked_up = {}
+        if not self._database.is_sqlite:
+            return
+        found: dict[tuple[int, str], list[Existing]] = {item.identity: [] for item in batch}
+        uids = [uid for _, uid in found]
+        for piece in _pieces(uids):
+            statement = self._sql.find_all_versions(len(piece))
+            for owner_id, uid, *row in self._all(statement, tuple(piece)):
+                if (versions := found.get((owner_id, uid))) is not None:
+                    versions.append(Existing(*row))
+        self._looked_up = found
+
     def _versions(self, owner_id: int, sop_uid: str) -> list[Existing]:
         rows = self._all(self._sql.find_versions, (sop_uid, owner_id))
         return [Existing(*row) for row in rows]
@@ -477,7 +501,7 @@ class IndexWriter:
 
     def _flush(self) -> None:
         """Write what is planned so far."""
-        plan, sql, run = self._plan, self._sql, self._cursor.executemany
+        plan, sql = self._plan, self._sql
         counted = {series.study.id: series.study for series in plan.counted.values()}
         old_studies = [study.counts() for study in counted.values() if not study.row]
         old_series = [series.counts() for series in plan.counted.values() if not series.row]
@@ -487,13 +511,25 @@ class IndexWriter:
             (sql.insert_series, [series.take_row() for series in plan.series]),
             (sql.insert_instance, plan.instances),
             (sql.insert_work, plan.work),
+        ):
+            self._insert_all(statement, rows)
+        for statement, rows in (
             # In one order, so that two receivers on PostgreSQL do not wait for each other.
             (sql.count_study, sorted(old_studies, key=itemgetter(-1))),
             (sql.count_series, sorted(old_series, key=itemgetter(-1))),
         ):
             if rows:
-                run(statement, rows)
+                self._cursor.executemany(statement, rows)
         self._plan = _Plan()
+
+    def _insert_all(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        if not self._database.is_sqlite:
+            if rows:
+                self._cursor.executemany(statement, rows)
+            return
+        for piece in _pieces(rows):
+            parameters = [value for row in piece for value in row]
+            self._cursor.execute(self._sql.many(statement, len(piece)), parameters)
 
     def _take_id(self) -> int:
         taken = self._next_id
@@ -565,6 +601,16 @@ class IndexWriter:
     def _worth_repeating(self, error: BaseException) -> bool:
         original = getattr(error, "orig", None) or error
         return getattr(original, "sqlstate", None) in _AGAIN
+
+
+def _pieces(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Items in portions of 16, 8, 4, 2 and 1: so many statements the driver keeps prepared."""
+    at, size = 0, _LARGEST_PIECE
+    while at < len(items):
+        while size > len(items) - at:
+            size //= 2
+        yield items[at : at + size]
+        at += size
 
 
 def _same_content(version: Existing, item: Incoming) -> bool:

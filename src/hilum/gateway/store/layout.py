@@ -6,6 +6,11 @@ A valid UID is its own folder name. Anything else a peer sent (letters, 65 chara
 nothing at all) becomes ``_`` + what is readable of it + ``-`` + 16 hexadecimal digits of a hash.
 A name never escapes its folder, means the same on file systems that ignore case, and is legal on
 Windows; different values have different names, and two that ever met would only share a folder.
+
+A small object may lie in the spool until it is moved (`spool.py`). Its path then says both places:
+the file it will have, and after ``@`` the segment and the offset at which it lies now,
+``objects/…/<SOP Instance UID>.dcm@00064b1f2c3a5b10+40960``. Whoever kept such a path longer than
+the object lay there finds it in the file.
 """
 
 from __future__ import annotations
@@ -16,22 +21,31 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 __all__ = [
     "OBJECTS",
     "PATH_MAXIMUM",
+    "SPOOL",
     "UNKNOWN",
     "ObjectPath",
+    "Spooled",
     "another_name",
     "bucket_name",
     "is_bucket",
+    "is_segment",
     "object_directory",
     "object_name",
     "owner_folder",
     "parse_path",
+    "record_path",
+    "segment_path",
+    "spooled",
+    "spooled_path",
 ]
 
 OBJECTS = "objects"
+SPOOL = "spool"  # the folder of segments below the objects; no year is called so
 UNKNOWN = "_"  # the folder of a Study or Series UID that is not known
 # Windows stops at 260 with the data directory's own path; 240 leaves C:\hilum-data\ and NUL.
 PATH_MAXIMUM = 239
@@ -54,6 +68,12 @@ _PATH = re.compile(
     re.ASCII,
 )
 _BUCKET_LENGTH = len("2026/11/21-0000")
+_SEGMENT = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_SPOOLED = re.compile(
+    rf"(?:(?P<own>{_PATH.pattern})@|(?P<record>{OBJECTS}/{SPOOL}/))"
+    rf"(?P<segment>{_SEGMENT.pattern})\+(?P<offset>[0-9]{{1,12}})",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +179,47 @@ def parse_path(path: str) -> ObjectPath:
     if any(part.strip(".") == "" for part in parts):
         raise ValueError(f"{path!r} is not the path of a stored object")
     return ObjectPath(*parts)
+
+
+class Spooled(NamedTuple):
+    """An object that lies in the spool, or did when its path was read.
+
+    Attributes:
+        own: the path of the file it will have; "" where that is not chosen.
+        segment: the name of the segment.
+        offset: where in it the object's file meta begins.
+    """
+
+    own: str
+    segment: str
+    offset: int
+
+
+def spooled(path: str) -> Spooled | None:
+    """Where in the spool an object lies; None for one in a file of its own, or none of ours."""
+    if "+" not in path:
+        return None
+    found = _SPOOLED.fullmatch(path)
+    if found is None:
+        return None
+    return Spooled(found["own"] or "", found["segment"], int(found["offset"]))
+
+
+def spooled_path(own: str, segment: str, offset: int) -> str:
+    """The path of an object in the spool whose own file will be `own`."""
+    return f"{own}@{segment}+{offset}"
+
+
+def record_path(segment: str, offset: int) -> str:
+    """The path of an object in the spool of which only that is known."""
+    return f"{OBJECTS}/{SPOOL}/{segment}+{offset}"
+
+
+def segment_path(segment: str) -> str:
+    """The path of a segment's file."""
+    return f"{OBJECTS}/{SPOOL}/{segment}.seg"
+
+
+def is_segment(file_name: str) -> bool:
+    """Whether a file name has the form of a segment's."""
+    return file_name.endswith(".seg") and _SEGMENT.fullmatch(file_name[:-4]) is not None

@@ -1,8 +1,9 @@
 """Files and rows brought together again: after a crash, and for ``hilum reindex``.
 
 A file without a row was never answered for, or its row was lost with the database. A whole one is
-given a row, an incomplete one is removed. Only the open buckets are looked at after a crash, and
-only the headers of files that have rows; everything is read when the database is rebuilt.
+given a row, an incomplete one is removed. Only the spool and the open buckets are looked at after
+a crash, and only the headers of files that have rows; everything is read when the database is
+rebuilt.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from hilum.gateway.store.database import Database
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.examine import Mismatch, examine
 from hilum.gateway.store.file_meta import ObjectMeta
-from hilum.gateway.store.incoming import Existing, Incoming, OutcomeKind
+from hilum.gateway.store.incoming import Incoming, OutcomeKind
 from hilum.gateway.store.index import IndexWriter
+from hilum.gateway.store.layout import Spooled, bucket_name, record_path, spooled, spooled_path
 from hilum.gateway.store.mapped import mapped
 from hilum.gateway.store.scan import Found, Problem
 from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy, quarantine_owner
@@ -96,7 +98,8 @@ def reconcile(
     *,
     rebuilding: bool = False,
 ) -> Report:
-    """Bring the rows into agreement with the files of some buckets, oldest arrival first.
+    """Bring the rows into agreement with the files of some buckets, oldest arrival first, and then
+    with the spool, which is ready to be moved afterwards.
 
     Idempotent: interrupted anywhere, it can be run again.
 
@@ -122,10 +125,27 @@ def reconcile(
         for start in range(0, len(found), BATCH):
             work.run(found[start : start + BATCH])
             progress(work.report)
+    for segment in blobs.spool.on_disk():
+        found = list(scan.scan_segment(blobs.root, segment, digest=rebuilding))
+        for start in range(0, len(found), BATCH):
+            work.run(found[start : start + BATCH])
+            progress(work.report)
+        blobs.spool.adopt(segment, work.own_paths)
+        if work.unclear:
+            blobs.spool.keep(segment)
+        work.own_paths, work.unclear = [], False
     return work.report
 
 
 class _Reconciliation:
+    """The work on files, some at a time.
+
+    Attributes:
+        report: so far.
+        own_paths: of the files that objects of the spool will have.
+        unclear: something of the spool can neither be indexed nor dropped.
+    """
+
     def __init__(
         self,
         blobs: BlobStore,
@@ -135,6 +155,8 @@ class _Reconciliation:
         rebuilding: bool,
     ) -> None:
         self.report = Report()
+        self.own_paths: list[str] = []
+        self.unclear = False
         self._blobs = blobs
         self._writer = writer
         self._scanner = scanner
@@ -147,29 +169,63 @@ class _Reconciliation:
         report = self.report
         report.files += len(found)
         with_rows = self._with_rows(found)
+        removed = self._removed(found)
         gone: list[str] = []
         missing: list[Incoming] = []
         for file in found:
-            problem = file.problem
-            if file.path in with_rows:
-                if problem is None:
-                    report.known += 1
-                    continue
-            elif problem is None:
+            problem, row_path = file.problem, with_rows.get(file.path)
+            if row_path is not None and problem is None:
+                report.known += 1
+                if (place := spooled(row_path)) is not None:
+                    self._spooled(file, place, gone)
+                continue
+            if row_path is None and problem is None:
                 problem = None if self._rebuilding else self._blobs.verify(file.path)
+                if file.path in removed:
+                    gone.append(file.path)
+                    continue
                 incoming = self._incoming(file) if problem is None else None
                 if incoming is not None:
                     missing.append(incoming)
                     continue
-            if file.path not in with_rows and self._is_debris(problem):
+            if row_path is None and self._is_debris(problem):
                 report.incomplete += 1
                 gone.append(file.path)
             else:
                 report.damaged += 1
+                self.unclear |= spooled(file.path) is not None
                 log.error("%s: %s", file.path, problem or "it cannot be indexed")
         gone += self._index(missing)
         if gone:
             self._blobs.remove(gone)
+
+    def _spooled(self, file: Found, place: Spooled, gone: list[str]) -> None:
+        """A known object whose row points into the spool."""
+        if file.path == place.own:
+            gone.append(file.path)  # its move was interrupted, and is done once more
+        else:
+            self.own_paths.append(place.own)
+
+    def _removed(self, found: Sequence[Found]) -> set[str]:
+        """Objects of the spool that have left the index: their segment should have gone too."""
+        metas = {
+            file.path: file.meta
+            for file in found
+            if file.meta is not None and spooled(file.path) is not None
+        }
+        if not metas:
+            return set()
+        table = schema.tombstone
+        statement = select(table.c.sop_uid, table.c.received_at, table.c.digest).where(
+            table.c.sop_uid.in_({meta.sop_instance_uid for meta in metas.values()})
+        )
+        with self._database.read() as connection:
+            gone = {tuple(row) for row in connection.execute(statement)}
+        return {
+            path
+            for path, meta in metas.items()
+            if (meta.sop_instance_uid, meta.arrived_us, meta.digest) in gone
+        }
 
     def _is_debris(self, problem: Problem | None) -> bool:
         """Whether what has no row was certainly never acknowledged."""
@@ -178,20 +234,26 @@ class _Reconciliation:
         mine = (Problem.DAMAGED, Problem.LENGTH, Problem.DIGEST)
         return not self._rebuilding and problem in mine
 
-    def _with_rows(self, found: Sequence[Found]) -> set[str]:
-        """Paths of these files that the index knows."""
+    def _with_rows(self, found: Sequence[Found]) -> dict[str, str]:
+        """The files that the index knows: their paths, and those that the rows say."""
         owned = {}
         for file in found:
             if file.meta is not None and (owner := self._owner(file)) is not None:
                 owned[file.path] = (owner, file.meta.sop_instance_uid)
         versions = self._writer.lookup(owned.values())
-        known = {path for path, identity in owned.items() if _has(path, versions.get(identity))}
-        nameless = [file.path for file in found if file.problem is Problem.DAMAGED]
+        known = {
+            path: version.path
+            for path, identity in owned.items()
+            for version in versions.get(identity, ())
+            if path in _names(version.path)
+        }
+        nameless = {file.path for file in found if file.problem is Problem.DAMAGED}
         if nameless and not self._rebuilding:
             # Paths are not indexed: this reads all rows, but only where a power cut left debris.
-            path = schema.instance.c.path
             with self._database.read() as connection:
-                known.update(connection.scalars(select(path).where(path.in_(nameless))))
+                for row_path in connection.scalars(select(schema.instance.c.path)):
+                    for name in nameless.intersection(_names(row_path)):
+                        known[name] = row_path
         return known
 
     def _owner(self, file: Found) -> int | None:
@@ -238,19 +300,25 @@ class _Reconciliation:
             for incoming, outcome in zip(missing, outcomes, strict=True)
             if outcome.kind is OutcomeKind.SAME
         ]
+        places = [spooled(incoming.path) for incoming in missing if incoming.path not in same]
+        self.own_paths += [place.own for place in places if place is not None]
         self.report.duplicates += len(same)
         self.report.indexed += len(missing) - len(same)
         return same
 
 
-def _has(path: str, versions: Sequence[Existing] | None) -> bool:
-    return any(version.path == path for version in versions or ())
+def _names(row_path: str) -> tuple[str, ...]:
+    """The paths under which what a row points at may be found on disk."""
+    place = spooled(row_path)
+    if place is None:
+        return (row_path,)
+    return (place.own, record_path(place.segment, place.offset))
 
 
 def _incoming(
     blobs: BlobStore, scanner: HeaderScanner, file: Found, meta: ObjectMeta, owner: int
 ) -> Incoming:
-    with mapped(blobs.full_path(file.path)) as data:
+    with mapped(blobs.root, file.path) as data:
         header = scanner.scan(data, meta.transfer_syntax_uid, final=True)
     # It was accepted once: what its title's policy was then is not asked again.
     examined = examine(
@@ -262,12 +330,17 @@ def _incoming(
     flags = examined.flags & ~InstanceFlag.QUARANTINED
     if meta.quarantined:
         flags |= InstanceFlag.QUARANTINED
+    path, place = file.path, spooled(file.path)
+    if place is not None:
+        bucket = bucket_name(meta.arrived_us / 1e6, 1)
+        own = blobs.reserve(bucket, meta, examined.study_uid, examined.series_uid)
+        path = spooled_path(own, place.segment, place.offset)
     return Incoming(
         owner_id=owner,
         sop_class_uid=meta.sop_class_uid,
         sop_instance_uid=meta.sop_instance_uid,
         transfer_syntax_uid=meta.transfer_syntax_uid,
-        path=file.path,
+        path=path,
         data_offset=file.offset,
         size=meta.length,
         digest=meta.digest,

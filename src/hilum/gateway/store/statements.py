@@ -41,9 +41,24 @@ class Statements:
         self.find_study = self._compile(*_find_study())
         self.find_series = self._compile(*_find_series())
         self.find_versions = self._compile(*_find_versions())
+        self._find_all_versions = self._compile(*_find_all_versions())
         self.count_study = self._compile(*_count_study())
         self.count_series = self._compile(*_count_series())
         self.flag_conflict = self._compile(*_flag_conflict())
+        self.move_instance = self._compile(*_move_instance())
+
+    def find_all_versions(self, count: int) -> str:
+        """SQLite: the versions of so many SOP Instance UIDs, every owner's, current ones first."""
+        return self._find_all_versions.replace("= ?", f"IN ({', '.join('?' * count)})")
+
+    @staticmethod
+    def many(insert: str, rows: int) -> str:
+        """An insert statement for several rows at once, with the parameters of all of them.
+
+        SQLite's driver lets other threads run with every step, and then has to wait for them.
+        """
+        head, values, row = insert.rpartition(" VALUES ")
+        return f"{head}{values}{', '.join([row] * rows)}"
 
     def _insert(self, table: Table) -> str:
         left_out = _NOT_INSERTED.get(table.name, set())
@@ -119,6 +134,25 @@ def _find_versions() -> tuple[Select[*tuple[object, ...]], list[str]]:
     return statement, ["uid", "owner"]
 
 
+def _find_all_versions() -> tuple[Select[*tuple[object, ...]], list[str]]:
+    table = schema.instance
+    statement = (
+        select(
+            table.c.owner_id,
+            table.c.sop_uid,
+            table.c.id,
+            table.c.digest,
+            table.c.size,
+            table.c.transfer_syntax,
+            table.c.path,
+            table.c.superseded,
+        )
+        .where(table.c.sop_uid == bindparam("uid"))
+        .order_by(table.c.superseded)
+    )
+    return statement, ["uid"]
+
+
 def _count_study() -> tuple[Update, list[str]]:
     table = schema.study
     names = ["n_series", "n_instances", "total_bytes", "modalities", "sop_classes",
@@ -140,3 +174,11 @@ def _flag_conflict() -> tuple[Update, list[str]]:
         table.c.study_uid == bindparam("uid"), table.c.owner_id == bindparam("owner")
     )
     return statement.values({"conflict": bindparam("flag")}), ["flag", "uid", "owner"]
+
+
+def _move_instance() -> tuple[Update, list[str]]:
+    table = schema.instance
+    statement = update(table).where(
+        table.c.id == bindparam("key"), table.c.path == bindparam("before")
+    )
+    return statement.values({"path": bindparam("after")}), ["after", "key", "before"]

@@ -1,7 +1,8 @@
 """Everything in the archive held against everything in the index, for ``hilum verify``.
 
 Reads beside a running gateway: rows first, then files. What was removed meanwhile is no finding,
-nor is a file without a row that was written to a moment ago: it is waiting for its row.
+nor is a file without a row that was written to a moment ago: it is waiting for its row. What has no
+row in the spool goes with its segment.
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ def _known_paths(database: Database, sop_uids: set[str]) -> set[str]:
     instance, tombstone = schema.instance, schema.tombstone
     with database.read() as connection:
         found = connection.scalars(select(instance.c.path).where(instance.c.sop_uid.in_(sop_uids)))
-        known = set(found)
+        # Of what is being moved the file is there before its row says so.
+        known = {path.partition("@")[0] for path in found}
         # What was removed a moment ago is deleted in the next one.
         known.update(
             connection.scalars(select(tombstone.c.path).where(tombstone.c.sop_uid.in_(sop_uids)))

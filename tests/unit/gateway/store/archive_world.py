@@ -63,11 +63,12 @@ def image(sop: str = "1.2.3", *, pixels: int = 64, **elements: Any) -> Dataset:
 
 
 class World:
-    """A data directory and its open parts."""
+    """A data directory and its open parts; without a spool, so that files can be looked at."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, spool: int = 0) -> None:
         self.data = data
-        self.config = Config(data=str(data), store=Store(strategy="fsync", reserve=0))
+        store = Store(strategy="fsync", reserve=0, spool=spool)
+        self.config = Config(data=str(data), store=store)
         if not data.exists():
             initialise(data)
         self.storage = Storage(self.config)
