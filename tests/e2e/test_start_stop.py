@@ -239,7 +239,7 @@ async def test_a_start_after_a_crash_looks_only_at_what_was_in_flight(tmp_path: 
     """20,000 objects in the archive, and a start that reads the files of one bucket."""
     data, ledger = tmp_path / "data", Ledger()
     prepare(data)
-    with Gateway(data) as gateway:
+    with Gateway(data, settings={"HILUM_STORE_SPOOL": "0"}) as gateway:
         # 20,000 and some, so that two buckets of 10,000 are closed and a third is open.
         crowd = Crowd(gateway.port, ledger, senders=12, limit=1700, size=200, share_series=1.0)
         await crowd.over(180)

@@ -24,7 +24,7 @@ from hilum.gateway.store.examine import Mismatch, examine
 from hilum.gateway.store.file_meta import ObjectMeta
 from hilum.gateway.store.incoming import Incoming, OutcomeKind
 from hilum.gateway.store.index import IndexWriter
-from hilum.gateway.store.layout import Spooled, bucket_name, record_path, spooled, spooled_path
+from hilum.gateway.store.layout import bucket_name, record_path, spooled, spooled_path
 from hilum.gateway.store.mapped import mapped
 from hilum.gateway.store.scan import Found, Problem
 from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy, quarantine_owner
@@ -44,11 +44,12 @@ class Report:
     """What was found and done.
 
     Args:
-        files: looked at.
+        files: looked at, in buckets and spool, without those that wait in the spool as they should.
         known: of them had a row.
         indexed: got one.
         duplicates: said what another file with a row says; removed.
         incomplete: were never whole, and nobody was told that they are kept; removed.
+        waiting: lie in the spool, have rows, and will get files of their own.
         damaged: were whole once, or are not ours; left where they are, for a person to look at.
     """
 
@@ -57,6 +58,7 @@ class Report:
     indexed: int = 0
     duplicates: int = 0
     incomplete: int = 0
+    waiting: int = 0
     damaged: int = 0
 
 
@@ -175,9 +177,15 @@ class _Reconciliation:
         for file in found:
             problem, row_path = file.problem, with_rows.get(file.path)
             if row_path is not None and problem is None:
-                report.known += 1
-                if (place := spooled(row_path)) is not None:
-                    self._spooled(file, place, gone)
+                place = spooled(row_path)
+                if place is None:
+                    report.known += 1
+                elif file.path == place.own:
+                    gone.append(file.path)  # its move was interrupted, and is done once more
+                else:
+                    report.files -= 1
+                    report.waiting += 1
+                    self.own_paths.append(place.own)
                 continue
             if row_path is None and problem is None:
                 problem = None if self._rebuilding else self._blobs.verify(file.path)
@@ -198,13 +206,6 @@ class _Reconciliation:
         gone += self._index(missing)
         if gone:
             self._blobs.remove(gone)
-
-    def _spooled(self, file: Found, place: Spooled, gone: list[str]) -> None:
-        """A known object whose row points into the spool."""
-        if file.path == place.own:
-            gone.append(file.path)  # its move was interrupted, and is done once more
-        else:
-            self.own_paths.append(place.own)
 
     def _removed(self, found: Sequence[Found]) -> set[str]:
         """Objects of the spool that have left the index: their segment should have gone too."""
