@@ -147,7 +147,7 @@ def _file(trace: Trace, response: Call, uid: str) -> Iterator[str]:
         for call in trace.calls
         if call.name in _WRITES
         and call.on.endswith(".seg")
-        and uid.encode() in call.data
+        and _names(call.data, uid)
         and call.start < before
     )
     name = f"{uid}.dcm" if appended is None else PurePosixPath(appended.on).name
@@ -183,6 +183,11 @@ def _file(trace: Trace, response: Call, uid: str) -> Iterator[str]:
             parent = str(PurePosixPath(made.path).parent)
             if not trace.flushed(parent, made.end, before):
                 yield f"the folder that has the new folder {made.path} was not flushed"
+
+
+def _names(data: bytes, uid: str) -> bool:
+    """Whether bytes hold a UID, and not only a longer one that begins with it."""
+    return re.search(re.escape(uid.encode()) + rb"(?![0-9.])", data) is not None
 
 
 def _above(folder: str, path: str) -> bool:

@@ -17,6 +17,8 @@ import pytest
 from tests.e2e.gateway import USERS, Gateway, hilum, prepare
 from tests.e2e.senders import TITLES, Crowd, Ledger, check
 
+from hilum.gateway.store.mover import PIECE
+
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 STORM = float(os.environ.get("HILUM_STORM", "25"))
@@ -38,7 +40,8 @@ async def test_a_storm_of_kills_loses_nothing(tmp_path: Path) -> None:
         with Gateway(data, settings={"HILUM_STORE_STRATEGY": strategy}) as gateway:
             found.update(gateway.reconciled)
             looked_at = gateway.reconciled.get("files", 0)
-            assert looked_at <= len(ledger.sent) - before, "files of closed buckets were read again"
+            fresh = len(ledger.sent) - before + PIECE  # one move may have been interrupted
+            assert looked_at <= fresh, "files of closed buckets were read again"
             if rounds > 1:
                 check(data, ledger)
             before = len(ledger.sent)
