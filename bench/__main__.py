@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bench.run import NoSpace, Row, run, say
 from bench.scenarios import ALL
 from bench.servers import KINDS, versions
 from bench.table import lines, median, spread, verdicts
+from bench.warm import warm_memory
 
 REPEAT, QUICK_REPEAT = 5, 2
 
@@ -48,11 +50,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     try:
-        rows = run(scenarios, kinds, repeat, arguments.work)
+        with nullcontext("cold memory") if arguments.cold else warm_memory() as memory:
+            say(memory)
+            rows = run(scenarios, kinds, repeat, arguments.work)
     except NoSpace as error:
         say(str(error))
         return 2
     machine = _machine() | {"repeat": repeat, "seconds": round(time.monotonic() - began)}
+    machine["memory"] = memory
     _print(rows, machine)
     if arguments.json:
         arguments.json.write_text(json.dumps(_as_json(rows, machine), indent=1))
@@ -68,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--servers", action="append", metavar="SERVER", help="glob, may be repeated"
     )
+    parser.add_argument("--cold", action="store_true", help="do not touch free memory first")
     parser.add_argument("--list", action="store_true", help="print the names and end")
     parser.add_argument(
         "--work",
@@ -105,7 +111,7 @@ def _print(rows: Sequence[Row], machine: dict[str, object]) -> None:
     print(
         f"{machine['processors']} processors, {machine['memory_gb']} GB, {machine['system']}, "
         f"Python {machine['python']}; {machine['repeat']} repetitions, medians; "
-        f"{machine['seconds']} s"
+        f"{machine['seconds']} s; {machine['memory']}"
     )
     print(*(f"{name}: {text}" for name, text in versions().items()), sep="; ")
     print()
