@@ -131,13 +131,26 @@ def _raise_descriptor_limit() -> None:
 def web(
     data: Annotated[Path, typer.Option(help="data directory")],
     listen: Annotated[str, typer.Option(help="HOST:PORT")],
+    reserve: Annotated[
+        int | None, typer.Option(help="bytes free below which nothing is taken")
+    ] = None,
+    descriptor: Annotated[
+        int | None, typer.Option(help="of a socket that listens there already")
+    ] = None,
 ) -> None:
-    """The web process; 'hilum serve' starts it."""
+    """The web process; 'hilum serve' starts it when someone connects."""
     from hilum.gateway.web.app import run
 
     with fail_clearly():
         host, port = parse_address(listen, "listen")
-        run(data, host or "127.0.0.1", port, stop_on_stdin_eof=True)
+        run(
+            data,
+            host or "127.0.0.1",
+            port,
+            stop_on_stdin_eof=True,
+            reserve=reserve,
+            descriptor=descriptor,
+        )
 
 
 @config_app.command("show")

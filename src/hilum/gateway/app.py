@@ -13,9 +13,10 @@ import contextlib
 import dataclasses
 import logging
 import os
+import socket
 import sys
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from hilum.gateway.store.scan import buckets_on_disk
 from hilum.gateway.store.schedules import Schedules
 from hilum.gateway.store.work import WorkTable
 from hilum.gateway.threads import in_thread
+from hilum.gateway.web.listening import can_pass_sockets, first_connection, listen_for_web
 from hilum.gateway.work.kinds import Kinds
 from hilum.gateway.work.pool import Pool
 from hilum.gateway.work.runner import Runner
@@ -530,23 +532,42 @@ class Gateway:
                     log.error("%s", error)
 
     async def _keep_web(self) -> None:
-        """The web process: started again when it ends, ended when we do (its stdin closes)."""
-        host, port = parse_address(self.config.web, "web")
-        command = [sys.executable, "-m", "hilum", "web"]
-        command += ["--data", str(self._storage.data), "--listen", f"{host or '0.0.0.0'}:{port}"]  # noqa: S104 - as asked for
-        while True:
-            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-            try:
-                code = await process.wait()
-            except asyncio.CancelledError:
-                if process.stdin is not None:
-                    process.stdin.close()
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-                await process.wait()
-                raise
-            log.error("the web process ended with %d; starting it again", code)
-            await asyncio.sleep(WEB_AGAIN)
+        """The web process: there while someone asks it, ended when we do (its stdin closes)."""
+        config = self.config
+        host, port = parse_address(config.web, "web")
+        command = [sys.executable, "-m", "hilum", "web", "--data", str(self._storage.data)]
+        command += ["--listen", f"{host or '0.0.0.0'}:{port}"]  # noqa: S104 - as asked for
+        command += ["--reserve", str(config.store.reserve)]
+        listening = None
+        if can_pass_sockets():
+            listening = listen_for_web(host or "0.0.0.0", port)  # noqa: S104 - as asked for
+            command += ["--descriptor", str(listening.fileno())]
+        try:
+            while True:
+                if listening is not None:
+                    await first_connection(listening)
+                code = await self._run_web(command, listening)
+                if code:
+                    log.error("the web process ended with %d; starting it again", code)
+                    await asyncio.sleep(WEB_AGAIN)
+        finally:
+            if listening is not None:
+                listening.close()
+
+    async def _run_web(self, command: Sequence[str], listening: socket.socket | None) -> int:
+        passed = () if listening is None else (listening.fileno(),)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, pass_fds=passed
+        )
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            if process.stdin is not None:
+                process.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+            raise
 
 
 def _die(error: BaseException) -> None:

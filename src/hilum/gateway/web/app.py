@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
@@ -24,8 +24,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from hilum.errors import ConfigurationError
 from hilum.gateway.web import metrics, page
+from hilum.gateway.web.listening import listen_for_web
 from hilum.gateway.web.protection import Protection, allowed_hosts
 from hilum.gateway.web.status import ANSWER_WITHIN, Watch
 
@@ -35,6 +35,8 @@ __all__ = ["create_app", "run"]
 MAX_REQUESTS = 64
 # Connections without a request; Prometheus asks every 15 s and may reconnect.
 KEEP_ALIVE = 5
+# Prometheus asks every 15 s, a person comes back after a coffee.
+UNASKED = 600.0
 # Nobody waits for a page of a gateway that ends.
 STOP_WITHIN = 2
 
@@ -113,8 +115,11 @@ def run(
     *,
     hosts: Iterable[str] = (),
     reserve: int | None = None,
+    descriptor: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    With a descriptor, also until nobody has asked for ten minutes: its owner hears the next one.
 
     Args:
         data: the data directory.
@@ -124,13 +129,16 @@ def run(
             that holds its other end has died.
         hosts: see `create_app`.
         reserve: see `create_app`.
+        descriptor: of a socket that listens at that address already.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
     from hilum.gateway.app import DATABASE
 
-    with _listen(host, port) as listening:
+    with (
+        listen_for_web(host, port) if descriptor is None else socket.socket(fileno=descriptor)
+    ) as listening:
         app = create_app(data, data / DATABASE, bound=host, hosts=hosts, reserve=reserve)
         server = _Server(
             uvicorn.Config(
@@ -147,16 +155,32 @@ def run(
                 timeout_graceful_shutdown=STOP_WITHIN,
             )
         )
+        if descriptor is not None:
+            server.end_after = UNASKED
         if stop_on_stdin_eof:
             threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
-        address = listening.getsockname()
-        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        print(f"status page on http://{shown}:{address[1]}/", file=sys.stderr, flush=True)
         server.run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
-    """Ends on a signal as on any other reason, without raising the signal once more behind it."""
+    """Ends on a signal as on any other reason, without raising the signal once more behind it.
+
+    Attributes:
+        end_after: seconds without a connection after which it ends; None for never.
+    """
+
+    end_after: float | None = None
+    _asked = 0
+    _asked_at = 0.0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; True to end."""
+        now, requests = time.monotonic(), self.server_state.total_requests
+        if requests != self._asked or self.server_state.connections or not self._asked_at:
+            self._asked, self._asked_at = requests, now
+        if self.end_after is not None and now - self._asked_at > self.end_after:
+            return True
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End in order, however often and for however many reasons it is said.
@@ -178,18 +202,6 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the web pages cannot listen on {host}:{port}: {error}; "
-            "choose another address with --web, or --web off"
-        ) from error
 
 
 def _stop_at_eof(server: uvicorn.Server) -> None:

@@ -127,6 +127,11 @@ class Watch:
         beat, problems = files.value or (None, ())
         if not files.in_time:
             problems = (f"the data directory did not answer within {self._patience:g} s",)
+        if beat is not None and self._reserve is not None and beat.free_bytes <= self._reserve:
+            problems += (
+                f"no more than the reserve is free ({beat.free_bytes} of {self._reserve} bytes); "
+                "free some space or lower store.reserve",
+            )
         at_last = looked.value
         if not looked.in_time:
             problems += (f"the database did not answer within {self._patience:g} s",)
