@@ -51,12 +51,8 @@ class ReceiveSink:
 
     def commit(self) -> asyncio.Future[Outcome]:
         """The data set is whole: durable, indexed, then answered."""
-        job = self._job
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        if job is None or job.done():
-            self._committer.submit(self._arrival, done)
-        else:
-            job.add_done_callback(lambda _: self._committer.submit(self._arrival, done))
+        self._committer.submit(self._arrival, done)
         return done
 
     def abort(self, cause: BaseException) -> None:

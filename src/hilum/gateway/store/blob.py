@@ -31,8 +31,8 @@ __all__ = ["SPILL", "Blob"]
 # Small reports and single slices of old scanners stay whole in memory; 64 KiB for each
 # association is what a thousand of them may cost.
 SPILL = 64 * 1024
-# Large enough for the disk to be efficient, small enough that the last flush has little left.
-_WRITEBACK_STEP = 8 << 20
+# Begun while the object is handed on: of half a megabyte little is left for the last flush.
+_WRITEBACK_STEP = 128 << 10
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class Blob:
     def write(self, views: Sequence[bytes | bytearray | memoryview]) -> None:
         """Append bytes to its file, behind what was kept in memory; create the file when needed.
 
-        The views may be reused afterwards. Write-back begins every 8 MiB.
+        The views may be reused afterwards. Write-back begins every 128 KiB.
 
         Raises:
             OSError: not all was written; the blob can only be discarded.

@@ -96,6 +96,9 @@ class Arrival:
     done: asyncio.Future[Outcome] | None = None
     state: _State = _State.OPEN
     outcome: Outcome | None = None
+    # A thread is writing to its file; whoever finishes hands over what is whole.
+    writing: bool = False
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -206,10 +209,11 @@ class Committer:
         The future never fails: an error is kept for the commit.
         """
         self._active_at = time.monotonic()
-        return self._loop.run_in_executor(self._io, self._write, arrival, parts)
+        arrival.writing = True
+        return self._loop.run_in_executor(self._io, self._spill, arrival, parts)
 
     def submit(self, arrival: Arrival, done: asyncio.Future[Outcome]) -> None:
-        """The object is whole: commit it with whatever else waits.
+        """The object is whole: commit it with whatever else waits, once its file has it all.
 
         Args:
             arrival: what has arrived.
@@ -219,10 +223,16 @@ class Committer:
         arrival.waiting_since = self._loop.time()
         self._active_at = time.monotonic()
         with self._lock:
-            if arrival.state is _State.OPEN:
-                arrival.state = _State.WAITING
-                self._queue.append(arrival)
-                self._arrived.notify()
+            arrival.whole = True
+            if not arrival.writing:
+                self._enqueue(arrival)
+
+    def _enqueue(self, arrival: Arrival) -> None:
+        """With the lock held."""
+        if arrival.state is _State.OPEN:
+            arrival.state = _State.WAITING
+            self._queue.append(arrival)
+            self._arrived.notify()
 
     def cancel(self, arrival: Arrival) -> bool:
         """Drop an arrival that no batch has claimed.
@@ -266,6 +276,15 @@ class Committer:
                 done.set_result(outcome)
 
     # ── I/O threads ─────────────────────────────────────────────────────────────────────────
+
+    def _spill(self, arrival: Arrival, parts: Sequence[Part]) -> None:
+        try:
+            self._write(arrival, parts)
+        finally:
+            with self._lock:  # not by way of the loop: that would cost two changes of thread
+                arrival.writing = False
+                if arrival.whole:
+                    self._enqueue(arrival)
 
     def _write(self, arrival: Arrival, parts: Sequence[Part]) -> None:
         if arrival.error is not None or arrival.state is _State.OVER:
