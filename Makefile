@@ -22,6 +22,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What is generated from the code; a test says when it is out of date.
+docs: $(VENV)/dev.stamp
+	$(BIN)/hilum conformance --output docs/conformance.md
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -24,6 +24,7 @@ _TOOLS = {
     "commit": ("hilum.cli.commit", "ask for storage commitment of what was sent"),
     "dump": ("hilum.cli.dump", "show what is in DICOM files"),
     "dicomdir": ("hilum.cli.dicomdir", "write a medium: folder, zip archive or ISO image"),
+    "conformance": ("hilum.cli.conformance", "print the DICOM conformance statement (PS3.2)"),
     "scp": ("hilum.cli.scp", "bare providers for tests: scp store, echo, qr, mwl"),
 }
 

@@ -25,7 +25,7 @@ import hilum
 from hilum.errors import ConfigurationError, HilumError, NotFound, StoreUnavailable
 from hilum.gateway import heartbeat
 from hilum.gateway.config import Config, parse_address
-from hilum.gateway.flow.address import Router, Service
+from hilum.gateway.flow.address import Call, Router, Service
 from hilum.gateway.flow.commitment import CommitmentProvider
 from hilum.gateway.flow.commitment_user import CommitmentUser
 from hilum.gateway.flow.names import HostNames
@@ -35,7 +35,7 @@ from hilum.gateway.store.bucket_list import BucketList
 from hilum.gateway.store.commit import Committer
 from hilum.gateway.store.database import Checkpointer, open_database, upgrade
 from hilum.gateway.store.directory import Directory
-from hilum.gateway.store.entries import Listener, Snapshot
+from hilum.gateway.store.entries import Listener, Peer, Snapshot
 from hilum.gateway.store.examine import HEADER_KEYS
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.layout import OBJECTS
@@ -45,6 +45,7 @@ from hilum.gateway.store.recover import Report, reconcile
 from hilum.gateway.store.removal import files_deleted, files_to_delete
 from hilum.gateway.store.scan import buckets_on_disk
 from hilum.gateway.store.schedules import Schedules
+from hilum.gateway.store.schema import GLOBAL_OWNER
 from hilum.gateway.store.work import WorkTable
 from hilum.gateway.threads import in_thread
 from hilum.gateway.web.listening import can_pass_sockets, first_connection, listen_for_web
@@ -52,7 +53,7 @@ from hilum.gateway.work.kinds import Kinds
 from hilum.gateway.work.pool import Pool
 from hilum.gateway.work.runner import Runner
 from hilum.gateway.work.schedule import decide
-from hilum.net import Server, serve
+from hilum.net import Accept, Server, serve
 from hilum.net.tls import server_context
 from hilum.services.header import HeaderScanner
 
@@ -292,6 +293,14 @@ class Gateway:
         self._router = Router(
             config.access, storage.directory.snapshot(), {}, self._committer, self._services
         )
+
+    def offered(self, peer: Peer | None) -> Accept:
+        """What is offered under the first called title to a peer, or to whoever is welcome.
+
+        The conformance statement is made from it.
+        """
+        title = self._router.snapshot.called_titles[0]
+        return self._router.offered(title, Call(title.title, "CONFORMANCE", GLOBAL_OWNER, peer))
 
     @classmethod
     async def start(cls, config: Config) -> Gateway:

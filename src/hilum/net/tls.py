@@ -10,15 +10,16 @@ from pathlib import Path
 
 from hilum.errors import ConfigurationError
 
-__all__ = ["client_context", "server_context"]
+__all__ = ["CIPHERS", "client_context", "server_context"]
 
 # RFC 9325 4.2: TLS 1.2 with forward secrecy and authenticated encryption; TLS 1.3 as it is.
-_CIPHERS = (
+CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
     "DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:"
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
+"""Of TLS 1.2, as OpenSSL names them."""
 
 
 def server_context(
@@ -84,7 +85,7 @@ def client_context(
 def _new(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
+    context.set_ciphers(CIPHERS)
     # Compression and renegotiation have both been attacked and are of no use here.
     context.options |= ssl.OP_NO_COMPRESSION | getattr(ssl, "OP_NO_RENEGOTIATION", 0)
     return context

@@ -15,6 +15,7 @@ from datetime import date
 from functools import lru_cache
 
 __all__ = [
+    "character_sets",
     "da",
     "decode_person_name",
     "decode_text",
@@ -53,6 +54,8 @@ _ISO_NUMBERS = {
     "192": "utf_8",
     "203": "iso8859_15",
 }
+# ASCII needs no name, and sets of two bytes a character follow a first set.
+_ONLY_WITH_EXTENSIONS = frozenset({"6", "58", "87", "149", "159"})
 _OTHER_NAMES = {
     "": "ascii",
     "ASCII": "ascii",
@@ -105,6 +108,21 @@ _RESET = re.compile(rb"[\\\r\n\f\t]")
 _RESET_IN_NAME = re.compile(rb"[\\\r\n\f\t^=]")
 # Sets of 94 by 94 characters in G0 take the place of ASCII, so their bytes are not delimiters.
 _RESET_IN_DOUBLE_BYTES = re.compile(rb"[\r\n\f\t]")
+
+
+def character_sets() -> tuple[str, ...]:
+    """The defined terms of (0008,0005) that are decoded, as PS3.3 writes them.
+
+    Standard: PS3.3 Tables C.12-2 to C.12-5.
+    """
+    numbers = sorted(_ISO_NUMBERS, key=int)
+    extended = {"ascii", *_ESCAPES.values()}
+    return (
+        *(f"ISO_IR {number}" for number in numbers if number not in _ONLY_WITH_EXTENSIONS),
+        *(f"ISO 2022 IR {number}" for number in numbers if _ISO_NUMBERS[number] in extended),
+        "GB18030",
+        "GBK",
+    )
 
 
 def decode_text(

@@ -9,10 +9,20 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.charset import python_encoding
 from tests import samples
 
 from hilum.services.header import HeaderScanner
-from hilum.services.text import da, decode_person_name, decode_text, fold, integer, tm, uid
+from hilum.services.text import (
+    character_sets,
+    da,
+    decode_person_name,
+    decode_text,
+    fold,
+    integer,
+    tm,
+    uid,
+)
 
 # PS3.5 Annexes H, I, J and K: (0008,0005), bytes of Patient's Name, text.
 STANDARD_EXAMPLES = [
@@ -303,3 +313,9 @@ def test_integer(raw: bytes, number: int | None) -> None:
 )
 def test_uid(raw: bytes, text: str) -> None:
     assert uid(raw) == text
+
+
+def test_character_sets_are_those_that_pydicom_knows() -> None:
+    terms = character_sets()
+    assert len(set(terms)) == len(terms)
+    assert set(terms) >= set(python_encoding) - {"", "ISO_IR 6", "ISO 2022 GBK", "ISO 2022 58"}

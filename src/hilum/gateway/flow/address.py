@@ -148,8 +148,11 @@ class Router:
         owner_id = title.account_id or GLOBAL_OWNER
         if title.kind is TitleKind.QUARANTINE:
             owner_id = quarantine_owner(owner_id)
-        call = Call(rq.called_ae_title, rq.calling_ae_title, owner_id, peer)
-        accept = self._accept(title, peer)
+        return self.offered(title, Call(rq.called_ae_title, rq.calling_ae_title, owner_id, peer))
+
+    def offered(self, title: CalledTitle, call: Call) -> Accept:
+        """What a caller is offered under a title: storage, and what each service adds."""
+        accept = self._accept(title, call.peer)
         for service in self.services:
             accept = service(accept, call)
         return accept
