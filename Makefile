@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 WORKERS ?= 2
 
-.PHONY: serve test bench lint format docs clean peers
+.PHONY: serve test bench bench-dimse lint format docs clean peers
 
 serve: $(VENV)/gateway.stamp
 	$(BIN)/hilum serve $(ARGS)
@@ -15,6 +15,9 @@ test: $(VENV)/dev.stamp peers lint
 
 bench: $(VENV)/dev.stamp peers
 	$(BIN)/python -m bench $(ARGS)
+
+bench-dimse: $(VENV)/dev.stamp peers
+	$(BIN)/python -m bench.dimse $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
