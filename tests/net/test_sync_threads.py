@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -425,3 +427,81 @@ def test_threads_may_share_an_association(provider):
         jobs = [pool.submit(assoc.send_c_store, CT, number + 1) for number in range(64)]
         assert [job.result(20).Status for job in jobs] == [0x0000] * 64
     assoc.release()
+
+
+@within(60)
+def test_ends_of_every_kind_leave_nothing(provider):
+    """Users that release, abort, forget and are cut off, all at once, in a repeatable disorder."""
+
+    def find(event):
+        for number in range(50):
+            if event.is_cancelled:
+                yield 0xFE00, None
+                return
+            yield 0xFF00, identifier(PatientID=str(number))
+
+    def get(event):
+        yield 4
+        for _ in range(4):
+            yield 0xFF00, dcmread(CT)
+
+    def report(event):
+        return 0x0000, None
+
+    def store(event):
+        if event.message_id % 3 == 0:
+            event.assoc.send_n_event_report(None, 1, MPPS, "1.2.3")
+        return 0x0000
+
+    provider.ae.maximum_associations = 64
+    port = provider.start(
+        (evt.EVT_C_FIND, find),
+        (evt.EVT_C_GET, get),
+        (evt.EVT_C_STORE, store),
+        (evt.EVT_RELEASED, lambda event: None),
+    )
+    handlers = [(evt.EVT_N_EVENT_REPORT, report), (evt.EVT_C_STORE, lambda event: 0x0000)]
+
+    def user(seed: int) -> None:
+        disorder = random.Random(seed)
+        for _ in range(6):
+            assoc = associate(port, ext_neg=BOTH_ROLES, evt_handlers=handlers)
+            for number in range(disorder.randrange(1, 4)):
+                match disorder.randrange(5):
+                    case 0:
+                        assert len(list(assoc.send_c_find(identifier(), FIND))) == 51
+                    case 1:
+                        next(assoc.send_c_find(identifier(), FIND))
+                    case 2:
+                        responses = assoc.send_c_get(identifier(), GET)
+                        next(responses)
+                        responses.close()
+                    case 3:
+                        assert assoc.send_c_store(CT, msg_id=3 + number).Status == 0x0000
+                    case 4:
+                        assert assoc.send_c_echo().Status == 0x0000
+            match disorder.randrange(3):
+                case 0:
+                    assoc.release()
+                    assert assoc.is_released
+                case 1:
+                    assoc.abort()
+                    assert assoc.is_aborted
+                case 2:
+                    assoc.core.link.kill()
+                    until(lambda: assoc.is_aborted, "the end was not noticed")  # noqa: B023
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(user, range(24)))
+    until(lambda: not threads(), "threads are left")
+    until(lambda: not provider.ae.active_associations, "associations are left")
+
+    async def tasks() -> list[str]:
+        own = asyncio.current_task()
+        return [
+            task.get_name()
+            for task in asyncio.all_tasks()
+            if task is not own and not task.get_name().startswith("accept")
+        ]
+
+    until(lambda: not current().call(tasks()), "tasks are left")

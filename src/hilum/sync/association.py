@@ -263,7 +263,7 @@ class Association(Bindings, Closing):
     def negotiated(self, core: NetAssociation) -> None:
         """A-ASSOCIATE-AC has been sent or received."""
         self._contexts = negotiated.contexts(core, self)
-        log.info("association %d with %s accepted", core.number, core.peer)
+        log.info("Association Accepted: number %d, with %s", core.number, core.peer)
         self.notify(evt.EVT_ACCEPTED)
 
     def established(self) -> None:
@@ -364,6 +364,11 @@ class Association(Bindings, Closing):
         """The same as ``abort``; nobody waits."""
         self.abort(block=False)
 
+    def traced(self) -> None:
+        """Let the handlers of what passed return before the program gets its response."""
+        if self.trace.is_wanted:
+            self.worker.flush(HANDLERS_SECONDS)
+
     def _flush(self) -> None:
         """Let the handlers of what just happened return first."""
         if self._over.is_set():
@@ -439,11 +444,15 @@ class Association(Bindings, Closing):
             if busy:
                 request = sending.behind(request, busy, self.dimse_timeout)
             result = self.loop.call(request)
+            self.traced()
             if isinstance(result, Response):
                 log.info("Received %s: %s", result.command.name, describe(result.status))
             return result
         except AssociationError as error:
-            log.error("no response: %s", error)
+            if isinstance(error, AssociationTimeout):
+                log.error("DIMSE timeout reached while waiting for message: %s", error)
+            else:
+                log.error("no response: %s", error)
             self._flush()
             return None
 
@@ -589,7 +598,8 @@ class Association(Bindings, Closing):
 
         feed = self._run(begin())
         assert feed is not None
-        return ResponseIterator(feed, context.transfer_syntax, operation == "c_find")
+        is_find = operation == "c_find"
+        return ResponseIterator(feed, context.transfer_syntax, is_find, self.traced)
 
     def send_c_cancel(
         self,

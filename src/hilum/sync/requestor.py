@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hilum.errors import (
     AssociationRejected,
+    AssociationTimeout,
     ConnectFailed,
     HilumError,
     LocalProtocolError,
@@ -189,7 +190,10 @@ def _rejected(assoc: Association, error: AssociationRejected) -> None:
 
 def _failed(assoc: Association, error: HilumError) -> None:
     if isinstance(error, ConnectFailed):
-        log.error("Association request failed: unable to connect to remote: %s", error)
+        log.error("Association request failed: unable to connect to remote")
+        log.error("TCP Initialisation Error: %s", error)
+    elif isinstance(error, AssociationTimeout):
+        log.error("ACSE timeout reached while waiting for response: %s", error)
     else:
         log.error("Association request failed: %s", error)
     assoc.is_aborted = True

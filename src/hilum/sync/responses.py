@@ -18,7 +18,7 @@ from hilum.errors import HilumError
 from hilum.net.association import Response
 from hilum.net.requests import Responses
 from hilum.net.service import Outcome
-from hilum.services.status import Status
+from hilum.services.status import Category, Status, category
 from hilum.sync import _config
 from hilum.sync.dsutils import decode_bytes, pretty_dataset
 from hilum.sync.results import is_pending, status_of
@@ -129,8 +129,11 @@ class ResponseIterator:
     None. An iterator that is forgotten, or closed, before its end cancels the operation.
     """
 
-    def __init__(self, feed: Feed, transfer_syntax: str, is_find: bool) -> None:
+    def __init__(
+        self, feed: Feed, transfer_syntax: str, is_find: bool, traced: Callable[[], None]
+    ) -> None:
         self._feed = feed
+        self._traced = traced
         self._transfer_syntax = transfer_syntax
         self._is_find = is_find
         self._ended = False
@@ -153,6 +156,7 @@ class ResponseIterator:
                 return Dataset(), None
             else:
                 self._ended = not item.is_pending
+                self._traced()
                 return self._pair(item)
         raise StopIteration
 
@@ -162,8 +166,7 @@ class ResponseIterator:
         if not wanted or response.status == Status.SUCCESS:
             return status, None
         if not response.data:
-            # Programs look for Failed SOP Instance UID List in it, and not whether it is there.
-            return status, None if self._is_find else Dataset()
+            return status, None if self._is_find else _nothing_failed(response.status)
         try:
             identifier = decode_bytes(response.data, self._transfer_syntax)
         except Exception as error:  # pydicom raises whatever its reading came upon
@@ -182,6 +185,17 @@ class ResponseIterator:
     def __del__(self) -> None:
         # Wherever the collector runs: nothing here waits.
         self.close()
+
+
+def _nothing_failed(status: int) -> Dataset:
+    """The identifier of a C-GET or C-MOVE whose final response has none.
+
+    Programs look for Failed SOP Instance UID List in it, and not whether it is there.
+    """
+    made = Dataset()
+    if category(status) in (Category.WARNING, Category.CANCEL):
+        made.FailedSOPInstanceUIDList = ""
+    return made
 
 
 def _answer(done: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -44,6 +44,12 @@ class Trace:
         self._received = _Direction("RECV")
         self._sent = _Direction("SENT")
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any handler is told of what passes."""
+        has = self._assoc.has
+        return any(map(has, self._received.events)) or any(map(has, self._sent.events))
+
     def received(self, data: memoryview) -> None:
         """Bytes have come; on the loop."""
         self._pass(self._received, (data,))
