@@ -282,6 +282,7 @@ def dcmqrscp(
     directory: Path,
     *,
     moves: Mapping[str, int] | None = None,
+    max_pdu: int = 16384,
     nodelay: bool = True,
     port: int | None = None,
 ) -> Iterator[Server]:
@@ -295,7 +296,7 @@ def dcmqrscp(
     hosts = [
         f"m{n} = ({title}, {HOST}, {at})" for n, (title, at) in enumerate((moves or {}).items())
     ]
-    lines = [f"NetworkTCPPort = {port}", "MaxPDUSize = 16384", "MaxAssociations = 32"]
+    lines = [f"NetworkTCPPort = {port}", f"MaxPDUSize = {max_pdu}", "MaxAssociations = 32"]
     lines += ["HostTable BEGIN", *hosts, "HostTable END", "VendorTable BEGIN", "VendorTable END"]
     lines += ["AETable BEGIN", f"ARCHIVE {directory} RW (500, 1024mb) ANY", "AETable END", ""]
     file.write_text("\n".join(lines))
