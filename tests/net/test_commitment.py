@@ -119,7 +119,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             data=str(data),
             dicom="127.0.0.1:0",
             web="off",
-            store=Store(strategy="fsync", reserve=0),
+            store=Store(strategy="fsync", reserve=0, spool=0),  # files are damaged here
             commitment=FAST,
         )
     )

@@ -40,7 +40,7 @@ from hilum.gateway.store.examine import HEADER_KEYS
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.layout import OBJECTS
 from hilum.gateway.store.mover import Mover
-from hilum.gateway.store.rebuild import put_in_place, take_over, unfinished
+from hilum.gateway.store.rebuild import put_in_place, take_over, take_over_promises, unfinished
 from hilum.gateway.store.recover import Report, reconcile
 from hilum.gateway.store.removal import files_deleted, files_to_delete
 from hilum.gateway.store.scan import buckets_on_disk
@@ -74,6 +74,7 @@ LOOK_FOR_CHANGES = 0.5
 HEARTBEAT = 1.0
 CHECKPOINT = 1.0
 JANITOR = 1.0
+FORGET = 3600.0
 MOVE = 1.0
 # Between two images of one association it is not worth beginning.
 MOVE_AFTER = 0.05
@@ -231,6 +232,8 @@ def reindex(
             take_over(old, storage.database)
             storage.directory.set_setting(STORE_ID, str(storage.blobs.id))
         report = storage.reconcile(list(buckets_on_disk(str(storage.data))), progress)
+        if old.exists():
+            take_over_promises(old, storage.database)
         storage.database.close()
         return report, put_in_place(old)
     finally:
@@ -325,12 +328,14 @@ class Gateway:
             await gateway.stop()
             raise
         await asyncio.to_thread(gateway._work.void_leases_of, "receiver")
+        await asyncio.to_thread(gateway._commitment.prepare)
         gateway._task(gateway._runner.run(), "work")
         gateway._task(gateway._follow_changes(), "changes")
         gateway._task(gateway._follow_names(), "names")
         gateway._task(gateway._beat_forever(), "heartbeat")
         gateway._task(gateway._checkpoint_forever(), "checkpoint")
         gateway._task(gateway._delete_forever(), "janitor")
+        gateway._task(gateway._forget_forever(), "old commitments")
         gateway._task(gateway._move_forever(), "mover")
         if config.web != "off":
             gateway._task(gateway._keep_web(), "web")
@@ -530,6 +535,15 @@ class Gateway:
             except (HilumError, NotFound, OSError) as error:
                 log.error("removed instances still have files: %s", error)
             await asyncio.sleep(JANITOR)
+
+    async def _forget_forever(self) -> None:
+        while True:
+            try:
+                await in_thread(self._commitment.forget)
+                await in_thread(self.commitment_user.forget)
+            except HilumError as error:
+                log.error("old commitments could not be deleted: %s", error)
+            await asyncio.sleep(FORGET)
 
     async def _move_forever(self) -> None:
         while True:

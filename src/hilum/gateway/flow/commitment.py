@@ -119,6 +119,16 @@ class CommitmentProvider:
         self._away: dict[tuple[str, int], float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def prepare(self) -> None:
+        """Before the work begins; blocks on the database."""
+        if resumed := self._commitments.resume():
+            log.info("%d requests for commitment had no work, and have it again", resumed)
+
+    def forget(self) -> None:
+        """Delete old requests; blocks on the database for a moment."""
+        while self._commitments.forget(keep=self._settings.keep):
+            pass
+
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The work that this does."""

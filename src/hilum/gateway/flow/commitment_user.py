@@ -81,6 +81,11 @@ class CommitmentUser:
         #: What to give `connect`, so that results are heard over associations of ours.
         self.handlers = self._commitments.handlers
 
+    def forget(self) -> None:
+        """Delete old requests; blocks on the database for a moment."""
+        while self._requests.forget(keep=self._config.commitment.keep):
+            pass
+
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The work that this does."""

@@ -223,6 +223,37 @@ class Commitments:
         )
         enqueue(connection, [_delivery(row.id, row.calling_ae)])
 
+    def resume(self) -> int:
+        """Give work to requests that have none, as after the index was made anew; how many."""
+        # An operator who cancelled one did not mean until the next start.
+        has_work = set(WorkState) - {WorkState.DONE, WorkState.DEAD}
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(_table.c.id, _table.c.state, _table.c.calling_ae).where(
+                    _OPEN, _table.c.state.in_([CommitmentState.ASKED, CommitmentState.JUDGED])
+                )
+            ).all()
+            busy = set(
+                connection.scalars(
+                    select(_work.c.origin).where(
+                        _work.c.kind.in_((JUDGE, DELIVER)), _work.c.state.in_(has_work)
+                    )
+                )
+            )
+        idle = [row for row in rows if _origin(row.id) not in busy]
+        for start in range(0, len(idle), _PIECE):
+            with self._database.write() as connection:
+                enqueue(
+                    connection,
+                    [
+                        _judging(row.id)
+                        if row.state == CommitmentState.ASKED
+                        else _delivery(row.id, row.calling_ae)
+                        for row in idle[start : start + _PIECE]
+                    ],
+                )
+        return len(idle)
+
     def load(self, number: int) -> Commitment | None:
         """A request by its id; None when it is not kept any more."""
         with self._database.read() as connection:

@@ -15,18 +15,22 @@ import os
 import time
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, Table, create_engine, delete, insert, select
+from sqlalchemy import URL, Engine, Table, create_engine, delete, insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hilum.errors import StorageFailed
 from hilum.gateway.store import posix, schema
 from hilum.gateway.store.database import Database
+from hilum.gateway.store.schema import InstanceFlag
 
-__all__ = ["put_in_place", "take_over", "unfinished"]
+__all__ = ["put_in_place", "take_over", "take_over_promises", "unfinished"]
 
 log = logging.getLogger("hilum.store")
 
-_TABLES = ("account", "called_title", "listener", "peer", "setting", "tombstone", "event")
+_TABLES = (
+    "account", "called_title", "listener", "peer", "setting", "tombstone", "event", "commitment",
+    "commitment_request",
+)  # fmt: skip
 _PIECE = 500
 
 
@@ -100,9 +104,49 @@ def take_over(old: Path, database: Database) -> dict[str, int]:
     return copied
 
 
+def take_over_promises(old: Path, database: Database) -> int:
+    """Flag the instances that were committed, by us or to us; returns how many.
+
+    Once the instances are there again; what cannot be read is passed over with an error in the
+    log. The content has to be the same.
+    """
+    instance = schema.instance
+    promised = int(InstanceFlag.COMMITTED | InstanceFlag.COMMITTED_ELSEWHERE)
+    columns = (instance.c.sop_uid, instance.c.owner_id, instance.c.digest, instance.c.flags)
+    engine = create_engine(URL.create("sqlite", database=str(old)))
+    found = 0
+    try:
+        with engine.connect() as source:
+            rows = source.execute(
+                select(*columns).where(instance.c.flags.op("&")(promised) != 0)
+            ).all()
+        for start in range(0, len(rows), _PIECE):
+            with database.write() as connection:
+                for sop_uid, owner_id, digest, flags in rows[start : start + _PIECE]:
+                    found += connection.execute(
+                        update(instance)
+                        .where(
+                            instance.c.sop_uid == sop_uid,
+                            instance.c.owner_id == owner_id,
+                            instance.c.digest == digest,
+                        )
+                        .values(flags=instance.c.flags.op("|")(flags & promised))
+                    ).rowcount
+    except (SQLAlchemyError, StorageFailed) as error:
+        log.error("commitments could not be taken over from %s: %s", old, type(error).__name__)
+    finally:
+        engine.dispose()
+    return found
+
+
 def _copy(engine: Engine, database: Database, table: Table) -> int:
+    # The old one may be of an earlier version: what it has no column for gets its default.
+    there = {column["name"] for column in inspect(engine).get_columns(table.name)}
+    columns = [column for column in table.c if column.name in there]
+    if not columns:
+        return 0
     with engine.connect() as source:
-        rows = [dict(row) for row in source.execute(select(table)).mappings()]
+        rows = [dict(row) for row in source.execute(select(*columns)).mappings()]
     with database.write() as connection:
         connection.execute(delete(table))
         for start in range(0, len(rows), _PIECE):

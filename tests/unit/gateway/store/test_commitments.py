@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from tests.unit.gateway.store.archive_world import (
     CT,
     World,
@@ -16,6 +16,7 @@ from tests.unit.gateway.store.archive_world import (
     keep,
 )
 
+from hilum.gateway.app import Storage, reindex
 from hilum.gateway.store import schema
 from hilum.gateway.store.commitment_requests import CommitmentRequests
 from hilum.gateway.store.commitments import (
@@ -357,6 +358,31 @@ def test_old_requests_are_forgotten_once_they_have_ended(world: World) -> None:
     assert commitments.forget(keep=60.0) == 0
     assert commitments.forget(keep=-1.0) == 1
     assert commitments.load(number) is None
+
+
+def test_requests_without_work_get_it_again(world: World) -> None:
+    database = world.storage.database
+    commitments = Commitments(database)
+    commitments.record(CLIENT, Action("2.25.1", refs("1.1")), max_open=10)
+    number = commitments.record(CLIENT, Action("2.25.2", refs("1.1")), max_open=10)
+    settle(world, commitments, number, Result("2.25.2", refs("1.1")))
+    assert commitments.resume() == 0
+    with database.write() as connection:
+        connection.execute(delete(schema.work))
+    assert commitments.resume() == 2
+    assert (work(world, JUDGE), work(world, DELIVER)) == (1, 1)
+
+
+def test_promises_survive_the_loss_of_the_index(world: World) -> None:
+    judged(world, *refs("1.1"))
+    commitments = Commitments(world.storage.database)
+    commitments.record(CLIENT, Action("2.25.1", refs("1.1")), max_open=10)
+    world.close()
+    reindex(world.config)
+    world.storage = Storage(world.config)
+    assert flags(world, "1.1") & InstanceFlag.COMMITTED
+    assert not flags(world, "1.2") & InstanceFlag.COMMITTED
+    assert Commitments(world.storage.database).resume() == 1
 
 
 # ── requests of ours ──────────────────────────────────────────────────────────────────────────
