@@ -55,8 +55,11 @@ def running(text: str, folder: Path, **replaced: str) -> Iterator[int]:
         yield port
 
 
+on_both_pages = pytest.mark.parametrize("page", ["docs/sync.md", "README.md"])
+
+
 @needs_dcmtk
-@pytest.mark.parametrize("page", ["docs/sync.md", "README.md"])
+@on_both_pages
 def test_verification_scu(page, tmp_path):
     with storescp(tmp_path / "received") as server:
         text = program(page, "send_c_echo", "add_requested_context")
@@ -64,15 +67,17 @@ def test_verification_scu(page, tmp_path):
 
 
 @needs_dcmtk
-def test_verification_scp(tmp_path):
-    with running(program("docs/sync.md", "def handle_echo"), tmp_path) as port:
+@on_both_pages
+def test_verification_scp(page, tmp_path):
+    with running(program(page, "def handle_echo"), tmp_path) as port:
         echoscu("ECHOSCP", port).check()
 
 
 @needs_dcmtk
-def test_ct_image_storage_scu(tmp_path):
+@on_both_pages
+def test_ct_image_storage_scu(page, tmp_path):
     with storescp(tmp_path / "received") as server:
-        text = program("docs/sync.md", "send_c_store", "sys.argv")
+        text = program(page, "send_c_store", "sys.argv")
         assert run(text, server.port, CT) == "C-STORE: 0x0000\n"
         (stored,) = server.files()
     assert dcmread(stored).SOPInstanceUID == dcmread(CT).SOPInstanceUID

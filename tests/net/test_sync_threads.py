@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +30,7 @@ from tests.net.sync_world import (
     within,
 )
 
-from hilum.sync import AE, evt
+from hilum.sync import AE, _config, evt
 from hilum.sync.loop import current
 
 
@@ -505,3 +508,71 @@ def test_ends_of_every_kind_leave_nothing(provider):
         ]
 
     until(lambda: not current().call(tasks()), "tasks are left")
+
+
+PATIENT = contextvars.ContextVar("PATIENT", default="nobody")
+
+
+@pytest.mark.parametrize("passed", [False, True])
+@within(20)
+def test_context_variables_go_to_handlers_where_that_is_wanted(provider, passed):
+    seen = []
+
+    def echo(event):
+        seen.append(PATIENT.get())
+        return 0x0000
+
+    def released(event):
+        seen.append(PATIENT.get())
+
+    before, _config.PASS_CONTEXTVARS = _config.PASS_CONTEXTVARS, passed
+    try:
+        PATIENT.set("provider's")
+        port = provider.start((evt.EVT_C_ECHO, echo))
+        PATIENT.set("user's")
+        assoc = associate(port, evt_handlers=[(evt.EVT_RELEASED, released)])
+        assoc.send_c_echo()
+        assoc.release()
+    finally:
+        _config.PASS_CONTEXTVARS = before
+    assert seen == (["provider's", "user's"] if passed else ["nobody", "nobody"])
+
+
+@within(20)
+def test_a_blocking_server_waits_until_it_is_shut_down(provider):
+    ae = provider.ae
+    serving = threading.Thread(target=ae.start_server, args=(("127.0.0.1", 0),), daemon=True)
+    serving.start()
+    until(lambda: ae._servers, "it does not listen")
+    (server,) = ae._servers
+    assoc = associate(server.server_address[1])
+    server.shutdown()
+    serving.join(10)
+    assert not serving.is_alive()
+    assert assoc.send_c_echo().Status == 0x0000, "what is there goes on"
+    assoc.release()
+
+
+def test_the_log_can_be_kept_short(provider, caplog, monkeypatch):
+    monkeypatch.setattr(_config, "LOG_HANDLER_LEVEL", "none")
+    with caplog.at_level(logging.DEBUG, "hilum.sync"):
+        associate(provider.start()).release()
+    assert [record for record in caplog.records if record.name == "hilum.sync"] == []
+
+
+def test_the_interpreter_ends_with_associations_open():
+    program = """
+from hilum.sync import AE
+from hilum.sync.sop_class import Verification
+ae = AE()
+ae.add_supported_context(Verification)
+ae.add_requested_context(Verification)
+server = ae.start_server(("127.0.0.1", 0), block=False)
+assoc = ae.associate("127.0.0.1", server.server_address[1])
+assert assoc.is_established
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

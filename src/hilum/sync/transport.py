@@ -7,6 +7,7 @@ import contextvars
 import logging
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -210,7 +211,10 @@ class AssociationServer(Bindings, Closing):
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Wait until ``shutdown`` is called; the listener works all the time."""
         self._loop.check()
-        self._stopped.wait()
+        # On Windows nothing interrupts a wait without end.
+        seconds = 1.0 if sys.platform == "win32" else None
+        while not self._stopped.wait(seconds):
+            pass
 
     def shutdown(self) -> None:
         """Stop listening; associations that are there go on to their own ends. Idempotent."""
