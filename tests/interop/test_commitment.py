@@ -218,6 +218,23 @@ def test_pynetdicom_as_client_on_the_same_association(gateway: Gateway, images: 
     check(client.results[0], "2.25.1", 3, 0)
     check(client.results[1], "2.25.2", 1, 1)
 
+    def listed() -> Any:
+        found = hilum("commitments", "--data", gateway.data)
+        return found if {each["state"] for each in found} == {"delivered"} else None
+
+    found = until(listed)
+    assert [(each["transaction_uid"], each["failed"], each["way"]) for each in found] == [
+        ("2.25.2", 1, "same"),
+        ("2.25.1", 0, "same"),
+    ]
+    # What somebody relies on stays until a person means it.
+    words = ["rm", "--instance", "1.2.3.1", "--yes", "--data", str(gateway.data)]
+    for more, code in (([], 1), (["--even-committed"], 0)):
+        done = subprocess.run(
+            [*HILUM, *words, *more], env=environment(), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == code, done.stderr
+
 
 @pytest.mark.parametrize("roles", [True, False])
 def test_pynetdicom_as_client_on_a_new_association(
@@ -322,5 +339,8 @@ def test_pynetdicom_as_provider(
         assert [f["sop_instance_uid"] for f in said["failed"]] == ["1.2.3.3"]
         assert said["failed"][0]["reason"] == "0112H no such object instance"
         assert set(provider.answers) == {0x0000}
+        if listener == "gateway":
+            (ours,) = hilum("commitments", "--ours", "--data", gateway.data)
+            assert (ours["references"], ours["failed"]) == (3, 1)
     finally:
         provider.server.shutdown()

@@ -12,6 +12,7 @@ import typer
 
 import hilum
 from hilum.cli import archive, directory, importing, portable
+from hilum.cli.commitments import commitments
 from hilum.cli.jobs import jobs
 from hilum.cli.shown import DataOption, JsonOption, fail_clearly, print_json, table
 from hilum.gateway.config import Config, load, parse_address, rows
@@ -34,6 +35,7 @@ app.add_typer(directory.peers, name="peer")
 app.add_typer(jobs, name="jobs")
 for command in (archive.ls, archive.verify, archive.reindex, archive.rm, archive.export):
     app.command()(command)
+app.command()(commitments)
 app.command("import")(importing.import_media)
 app.command("import-settings")(portable.import_settings)
 config_app.command("export")(portable.config_export)

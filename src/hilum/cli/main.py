@@ -35,6 +35,7 @@ _GATEWAY = {
     "ae": "AE titles that are served",
     "listener": "addresses that are listened on",
     "peer": "peers that may call, and that are called",
+    "commitments": "storage commitments: what was promised, and to whom",
     "jobs": "background work: list, hold, retry, cancel",
     "config": "show and check the settings; export and import the directory",
     "import-settings": "take over the settings of an earlier system",

@@ -19,7 +19,7 @@ from hilum.gateway.store.database import Database
 from hilum.gateway.store.retention import committed_elsewhere
 from hilum.services.commitment import Action, Reference, Result
 
-__all__ = ["ASK", "CommitmentRequest", "CommitmentRequests"]
+__all__ = ["ASK", "CommitmentRequest", "CommitmentRequests", "RequestEntry"]
 
 ASK = "commitment.ask"
 """Work: make a request, and see to its result. Payload: ``transaction``; its key is the peer."""
@@ -58,6 +58,20 @@ class CommitmentRequest:
     answered_at: int | None
     result: Result | None
     origin: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEntry:
+    """A request of ours as people see it; times are µs since 1970."""
+
+    transaction_uid: str
+    peer: str
+    references: int
+    failed: int
+    created_at: int
+    asked_at: int | None
+    answered_at: int | None
     cause: str
 
 
@@ -168,6 +182,20 @@ class CommitmentRequests:
                 select(_table).where(_table.c.transaction_uid == transaction_uid)
             ).first()
         return None if row is None else _request(row)
+
+    def listed(self, *, limit: int = 100, open_only: bool = False) -> list[RequestEntry]:
+        """The latest requests first."""
+        statement = select(_table).order_by(_table.c.id.desc()).limit(limit)
+        if open_only:
+            statement = statement.where(_table.c.answered_at.is_(None))
+        with self._database.read() as connection:
+            return [
+                RequestEntry(
+                    row.transaction_uid, row.peer, row.n_references, row.n_failed, row.created_at,
+                    row.asked_at, row.answered_at, row.cause,
+                )
+                for row in connection.execute(statement)
+            ]  # fmt: skip
 
     def open(self) -> list[CommitmentRequest]:
         """Requests that the peer has taken and that no result has come for, oldest first."""
