@@ -12,8 +12,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tests import peers
 from tests.tap import Fault, Tap
+
+# A property test of a unit looks at so few examples that thousands of them take seconds; those in
+# tests/fuzz say how many themselves. HYPOTHESIS_EXAMPLES=1000 makes all others thorough.
+settings.register_profile(
+    "unit", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "25")), deadline=None
+)
+settings.load_profile("unit")
 
 
 def require(program: str) -> None:

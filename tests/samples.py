@@ -43,6 +43,18 @@ def paths() -> tuple[Path, ...]:
     )
 
 
+FEW = ("CT_small.dcm", "ExplVR_BigEnd.dcm", "JPEG2000.dcm", "SC_rgb_rle_2frame.dcm",
+       "SC_rgb_small_odd.dcm", "UN_sequence.dcm", "chrX1.dcm", "image_dfl.dcm",
+       "nested_priv_SQ.dcm", "no_meta_group_length.dcm", "reportsi.dcm")  # fmt: skip
+"""One file of each kind, for unit tests; all of them are read in tests/conformance."""
+
+
+@cache
+def few() -> tuple[Path, ...]:
+    """The files of `FEW`."""
+    return tuple(path for path in paths() if path.name in FEW)
+
+
 @cache
 def sample(path: Path) -> Sample:
     """Cut a file into file meta and data set."""

@@ -6,7 +6,7 @@ import contextlib
 from io import BytesIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -85,7 +85,6 @@ def action(*items: Dataset, transaction: str = "2.25.1") -> Dataset:
 
 
 @given(references, uids, syntaxes)
-@settings(max_examples=60, deadline=None)
 def test_an_action_is_read_as_it_was_written(
     refs: tuple[Reference, ...], transaction: str, syntax: str
 ) -> None:
@@ -94,7 +93,6 @@ def test_an_action_is_read_as_it_was_written(
 
 
 @given(references, failures, uids, syntaxes)
-@settings(max_examples=60, deadline=None)
 def test_a_result_is_read_as_it_was_written(
     refs: tuple[Reference, ...], failed: tuple[Failure, ...], transaction: str, syntax: str
 ) -> None:
@@ -178,7 +176,6 @@ def test_what_is_no_request_is_refused(syntax: str) -> None:
 
 
 @given(st.binary(max_size=300), syntaxes)
-@settings(max_examples=300, deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes, syntax: str) -> None:
     for parse in (parse_action, parse_result):
         with contextlib.suppress(InvalidDicom):
@@ -186,7 +183,6 @@ def test_any_bytes_are_read_or_refused(data: bytes, syntax: str) -> None:
 
 
 @given(references, syntaxes, st.data())
-@settings(max_examples=150, deadline=None)
 def test_damaged_requests_are_read_or_refused(
     refs: tuple[Reference, ...], syntax: str, data: st.DataObject
 ) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from pydicom import datadict
 from pydicom._dicom_dict import DicomDictionary
@@ -35,12 +32,3 @@ def test_uids_are_pydicoms_and_a_copy() -> None:
     assert found.items() <= UID_dictionary.items()
     found.clear()
     assert uid_dictionary()
-
-
-def test_a_receiver_does_without_pydicom_and_numpy() -> None:
-    program = (
-        "import sys, hilum.gateway.app, hilum.cli.store; "
-        "print([m for m in ('numpy', 'pydicom', 'alembic.command') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr

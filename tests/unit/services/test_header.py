@@ -694,8 +694,12 @@ def nested_values(items: list[Dataset], prefix: str, found: dict[str, list[bytes
         nested_values(inner, f"{prefix}.{tag:08X}", found)
 
 
-@pytest.mark.parametrize("path", samples.paths(), ids=lambda path: path.name)
-def test_every_value_of_every_test_file_is_what_pydicom_reads(path: Path) -> None:
+@pytest.mark.parametrize("path", samples.few(), ids=lambda path: path.name)
+def test_every_value_of_a_file_is_what_pydicom_reads(path: Path) -> None:
+    check_every_value(path)
+
+
+def check_every_value(path: Path) -> None:
     sample = samples.sample(path)
     try:
         ds = pydicom.dcmread(path, force=True)

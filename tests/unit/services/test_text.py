@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.charset import python_encoding
 from tests import samples
@@ -186,13 +186,11 @@ def test_pydicom_s_character_set_files(path: Path) -> None:
 
 
 @given(text=st.text(max_size=30))
-@settings(max_examples=100, deadline=None)
 def test_utf_8_round_trip(text: str) -> None:
     assert decode_text(text.encode(), "LT", b"ISO_IR 192") == text.rstrip(" \0")
 
 
 @given(raw=st.binary(max_size=30), fallback=st.sampled_from([None, "cp1252", "gbk"]))
-@settings(max_examples=100, deadline=None)
 def test_no_byte_is_lost_without_a_character_set(raw: bytes, fallback: str | None) -> None:
     text = decode_text(raw, "LT", None, fallback)
     kept = raw.rstrip(b" \0")

@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.wire.playbook import CT_IMAGE, echo_rq
 
@@ -50,7 +50,6 @@ elements = st.fixed_dictionaries(
 fields = st.sampled_from(list(CommandField))
 
 
-@settings(max_examples=40)
 @given(fields, st.booleans(), elements)
 def test_decode_of_encode_is_the_command(
     field: CommandField, has_data_set: bool, given_elements: dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.wire.playbook import (
     CT_IMAGE,
@@ -100,7 +100,6 @@ def test_further_items_come_last() -> None:
     assert answer(an_rq(), first, max_length=0, items=[item]).user_items[-1] == item
 
 
-@settings(max_examples=30)
 @given(requests, st.integers(0, 4))
 def test_every_id_is_answered_once_and_any_answer_can_be_sent(rq: AssociateRQ, result: int) -> None:
     ac = answer(rq, lambda c: c.transfer_syntaxes[0] if result == 0 else result, max_length=16384)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.wire.playbook import EXPLICIT, IMPLICIT, VERIFICATION, an_rq
 from tests.unit.wire.test_items import titles, uids, user_items
@@ -74,7 +74,6 @@ def decoded(encoded: bytes) -> PDU:
     return decode_pdu(encoded[0], encoded[6:])
 
 
-@settings(max_examples=60)
 @given(pdus)
 def test_decode_of_encode_is_the_pdu(pdu: PDU) -> None:
     encoded = pdu.encode()
@@ -82,7 +81,6 @@ def test_decode_of_encode_is_the_pdu(pdu: PDU) -> None:
     assert decoded(encoded) == pdu
 
 
-@settings(max_examples=60)
 @given(pdus, st.data())
 def test_a_pdu_cut_anywhere_decodes_or_is_the_peers_error(pdu: PDU, data: st.DataObject) -> None:
     body = pdu.encode()[6:]
