@@ -185,3 +185,36 @@ def test_n_services_give_and_take_data_sets(provider):
     assert (status.Status, reply) == (0x0110, None), "no handler is bound"
     assert assoc.send_n_delete(mpps, "1.2.3").Status == 0x0110
     assoc.release()
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_handler_goes_on_behind_its_last_data_set(provider, more):
+    ended = []
+
+    def get(event):
+        yield 1
+        yield 0xFF00, dcmread(CT)
+        ended.append("cleared up")
+        if more:
+            yield 0xFF00, dcmread(CT)
+
+    stored = [(evt.EVT_C_STORE, lambda event: 0x0000)]
+    assoc = associate(provider.start((evt.EVT_C_GET, get)), ext_neg=BOTH_ROLES, evt_handlers=stored)
+    pairs = list(assoc.send_c_get(identifier(), GET))
+    assoc.release()
+    assert [status.Status for status, _ in pairs] == [0xFF00, 0x0000]
+    assert pairs[-1][0].NumberOfCompletedSuboperations == 1
+    assert ended == ["cleared up"]
+
+
+def test_a_handler_that_aborts_behind_its_last_data_set_has_no_final_response(provider):
+    def get(event):
+        yield 1
+        yield 0xFF00, dcmread(CT)
+        event.assoc.abort()
+
+    stored = [(evt.EVT_C_STORE, lambda event: 0x0000)]
+    assoc = associate(provider.start((evt.EVT_C_GET, get)), ext_neg=BOTH_ROLES, evt_handlers=stored)
+    (first, _), (last, nothing) = assoc.send_c_get(identifier(), GET)
+    assert first.Status == 0xFF00 and len(last) == 0 and nothing is None
+    assert assoc.is_aborted

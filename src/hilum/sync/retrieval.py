@@ -116,7 +116,7 @@ def move(assoc: Association, event: Event, request: Request, outbox: Outbox[Repl
             total = _count(pairs, MOVE_BAD_COUNT)
             run = _Run(request, outbox, total, MOVE_FAILED)
             if total < 1:
-                run.perform(iter(()), lambda dataset, originator: None)
+                run.perform(pairs, lambda dataset, originator: None)
                 return
             store = _associate(assoc, request, destination)
             try:
@@ -219,7 +219,21 @@ class _Run:
             pending = Reply(status, elements=elements | counts.elements(Status.PENDING))
             if not self._outbox.put(pending):
                 return
+        else:
+            self._let_end(pairs)
         self._end_with(counts.final_status(), None, {})
+
+    def _let_end(self, pairs: Iterator[Any]) -> None:
+        """Let a handler go on behind its last data set, to clear up."""
+        try:
+            status, _ = elements_of(next(pairs)[0])
+        except StopIteration:
+            return
+        except Exception as error:
+            log.exception("a handler failed behind its last data set: %s", error)
+            return
+        if is_pending(status):
+            log.warning("a handler yielded more data sets than it had announced")
 
     def _store(self, dataset: Any, store: Store) -> None:
         command = self._request.command
