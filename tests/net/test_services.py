@@ -118,6 +118,20 @@ async def test_what_a_handler_sees(listen: Listen) -> None:
         final.dataset()
 
 
+async def test_what_is_logged_holds_no_patients_data(listen: Listen) -> None:
+    reply = Reply(0xFF00, b"DOE^JOHN")
+    server = await listen(serving({CommandField.C_FIND_RQ: pages_of([reply])}))
+    async with await dial(server) as association:
+        first, final = [
+            response async for response in association.c_find(b"", sop_class_uid=STUDY_ROOT_FIND)
+        ]
+    for shown in map(repr, (reply, first)):
+        assert "<8 bytes>" in shown
+        assert "DOE" not in shown
+    for shown in map(repr, (Reply(0), final)):
+        assert "data=none" in shown
+
+
 async def test_a_cancelled_find_ends(listen: Listen) -> None:
     closed = asyncio.Event()
 

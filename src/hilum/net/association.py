@@ -106,6 +106,7 @@ class Association:
         #: Whether it has ended, however.
         self.is_over = False
         self._contexts: dict[int, Context] = {}
+        self._chosen: dict[tuple[str, str | None, bool], Context] = {}
 
     def attach(self, link: Link) -> None:
         """Give it the connection that carries it."""
@@ -174,11 +175,15 @@ class Association:
         Raises:
             NoPresentationContext: none fits; the message says what the peer did accept.
         """
+        found = self._chosen.get((abstract_syntax, transfer_syntax, scu))
+        if found is not None:
+            return found
         same = [c for c in self.contexts.values() if c.abstract_syntax == abstract_syntax]
         for context in same:
             if (transfer_syntax is None or context.transfer_syntax == transfer_syntax) and (
                 context.scu or not scu
             ):
+                self._chosen[abstract_syntax, transfer_syntax, scu] = context
                 return context
         accepted = ", ".join(c.transfer_syntax for c in same) or "nothing"
         wanted = f" with transfer syntax {transfer_syntax}" if transfer_syntax else ""

@@ -48,6 +48,11 @@ class Response(NamedTuple):
     data: bytes | None = None
     context: Context | None = None
 
+    def __repr__(self) -> str:
+        """Without the data set's bytes, which a log is no place for."""
+        size = "none" if self.data is None else f"<{len(self.data)} bytes>"
+        return f"Response(status={self.status:04X}H, command={self.command!r}, data={size})"
+
     @property
     def is_pending(self) -> bool:
         """Whether another one follows."""

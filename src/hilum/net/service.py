@@ -159,6 +159,11 @@ class Reply(NamedTuple):
     data: bytes | None = None
     elements: Mapping[str, Any] = _NO_ELEMENTS
 
+    def __repr__(self) -> str:
+        """Without the data set's bytes, which a log is no place for."""
+        size = "none" if self.data is None else f"<{len(self.data)} bytes>"
+        return f"Reply(status={self.status:04X}H, data={size}, elements={dict(self.elements)!r})"
+
 
 class Request:
     """A request of the peer other than C-STORE, with its whole data set.
