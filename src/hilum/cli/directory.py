@@ -339,6 +339,9 @@ def peer_add(
     certificate: Annotated[
         str, typer.Option(help="its client certificate: a PEM file, or SHA-256 in hexadecimal")
     ] = "",
+    get: Annotated[
+        bool, typer.Option("--get", help="fetch from it with C-GET, not with C-MOVE to ourselves")
+    ] = False,
     data: DataOption = None,
 ) -> None:
     """Let a system in, and know where it listens."""
@@ -357,6 +360,7 @@ def peer_add(
             commitment=commitment,
             belongs_to=_one_of(user, group),
             certificate=_fingerprint(certificate),
+            retrieve="get" if get else "",
         )
         directory.put_peer(peer)
         print(f"peer {name}: {_peer(peer)}")

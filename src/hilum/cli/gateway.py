@@ -13,6 +13,7 @@ import typer
 import hilum
 from hilum.cli import archive, directory, importing, portable
 from hilum.cli.commitments import commitments
+from hilum.cli.fetch import fetches, schedules
 from hilum.cli.jobs import jobs
 from hilum.cli.shown import DataOption, JsonOption, fail_clearly, print_json, table
 from hilum.gateway.config import Config, load, parse_address, rows
@@ -33,6 +34,8 @@ app.add_typer(directory.titles, name="ae")
 app.add_typer(directory.listeners, name="listener")
 app.add_typer(directory.peers, name="peer")
 app.add_typer(jobs, name="jobs")
+app.add_typer(fetches, name="fetch")
+app.add_typer(schedules, name="schedule")
 for command in (archive.ls, archive.verify, archive.reindex, archive.rm, archive.export):
     app.command()(command)
 app.command()(commitments)

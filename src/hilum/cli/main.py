@@ -36,6 +36,8 @@ _GATEWAY = {
     "listener": "addresses that are listened on",
     "peer": "peers that may call, and that are called",
     "commitments": "storage commitments: what was promised, and to whom",
+    "fetch": "fetch studies from a peer (C-FIND, C-MOVE, C-GET)",
+    "schedule": "fetches that are repeated",
     "jobs": "background work: list, hold, retry, cancel",
     "config": "show and check the settings; export and import the directory",
     "import-settings": "take over the settings of an earlier system",

@@ -28,6 +28,8 @@ from hilum.gateway.config import Config, parse_address
 from hilum.gateway.flow.address import Call, Router, Service
 from hilum.gateway.flow.commitment import CommitmentProvider
 from hilum.gateway.flow.commitment_user import CommitmentUser
+from hilum.gateway.flow.fetch import Fetcher
+from hilum.gateway.flow.moves import Moves
 from hilum.gateway.flow.names import HostNames
 from hilum.gateway.store import posix
 from hilum.gateway.store.blobs import MARKER, BlobStore
@@ -37,6 +39,7 @@ from hilum.gateway.store.database import Checkpointer, open_database, upgrade
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Listener, Peer, Snapshot
 from hilum.gateway.store.examine import HEADER_KEYS
+from hilum.gateway.store.fetches import Fetches
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.layout import OBJECTS
 from hilum.gateway.store.mover import Mover
@@ -293,8 +296,18 @@ class Gateway:
         for kind in (*commitment.kinds, *self.commitment_user.kinds):
             self.kinds.add(kind)
         self._services: tuple[Service, ...] = (self.commitment_user.admit, commitment.admit)
+        self._moves = Moves()
+        fetches = Fetches(storage.database)
+        fetcher = Fetcher(fetches, config, lambda: self._router, self._committer, self._moves)
+        for kind in fetcher.kinds:
+            self.kinds.add(kind)
         self._router = Router(
-            config.access, storage.directory.snapshot(), {}, self._committer, self._services
+            config.access,
+            storage.directory.snapshot(),
+            {},
+            self._committer,
+            self._services,
+            self._moves,
         )
 
     def offered(self, peer: Peer | None) -> Accept:
@@ -413,7 +426,12 @@ class Gateway:
     def _route(self, snapshot: Snapshot) -> None:
         networks = self._names.networks(snapshot.peers)
         self._router = Router(
-            self.config.access, snapshot, networks, self._committer, self._services
+            self.config.access,
+            snapshot,
+            networks,
+            self._committer,
+            self._services,
+            self._moves,
         )
 
     async def _look_up(self, snapshot: Snapshot) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Access",
     "Commitment",
     "Config",
+    "Fetch",
     "Store",
     "Tls",
     "Work",
@@ -45,6 +46,7 @@ _MAY_BE_ZERO = {
     "stop_within",
     "work.grace",
     "work.keep",
+    "fetch.settle",
     "limits.min_receive_rate",
     "limits.max_free_buffers",
 }
@@ -169,6 +171,31 @@ class Commitment:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """Fetching from peers (C-FIND, C-MOVE to ourselves, C-GET)."""
+
+    studies_at_once: int = _setting(4, "studies fetched at once, of all peers", "studies")
+    studies_per_peer: int = _setting(1, "of them, from one peer", "studies")
+    attempts: int = _setting(10, "attempts at a study before it counts as failed", "attempts")
+    retry_least: float = _setting(30.0, "before the second attempt; doubled with each", "s")
+    retry_most: float = _setting(3600.0, "between two attempts at most", "s")
+    response_within: float = _setting(
+        3600.0,
+        "a peer that says nothing for so long has failed; some answer a C-MOVE only at its end",
+        "s",
+    )
+    settle: float = _setting(
+        10.0, "how long instances are waited for after the peer says that all are sent", "s"
+    )
+    max_studies: int = _setting(
+        100_000, "studies that a peer may name for one fetch; at more it is given up", "studies"
+    )
+    keep: float = _setting(
+        90 * 86400.0, "how long a fetch that is over is listed with its report", "s"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole tree."""
 
@@ -190,6 +217,7 @@ class Config:
     store: Store = field(default_factory=Store)
     work: Work = field(default_factory=Work)
     commitment: Commitment = field(default_factory=Commitment)
+    fetch: Fetch = field(default_factory=Fetch)
     tls: Tls = field(default_factory=Tls)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from hilum.errors import ConfigurationError
 from hilum.gateway.config import Access
+from hilum.gateway.flow.moves import Moves
 from hilum.gateway.flow.receive import opener
 from hilum.gateway.store.commit import Committer, Destination
 from hilum.gateway.store.entries import (
@@ -74,6 +75,7 @@ class Router:
         networks: of peers' hosts, from ``names.HostNames``.
         committer: takes what is stored.
         services: what is served besides storage: each adds its own to an acceptance.
+        moves: C-MOVEs of ours that go on.
     """
 
     access: Access
@@ -81,6 +83,7 @@ class Router:
     networks: Mapping[str, tuple[Network, ...]]
     committer: Committer
     services: Sequence[Service] = ()
+    moves: Moves | None = None
     _listener_networks: dict[str, tuple[Network, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,26 +160,29 @@ class Router:
             accept = service(accept, call)
         return accept
 
-    def _accept(self, title: CalledTitle, peer: Peer | None) -> Accept:
+    def destination(self, title: CalledTitle, peer: Peer | None) -> Destination:
+        """Whose objects are that come for a title, and by which rules."""
         account = self.snapshot.account(title.account_id) if title.account_id else None
-        quarantine = title.kind is TitleKind.QUARANTINE
-        destination = Destination(
+        return Destination(
             owner_id=account.id if account else 0,
             owner=account.name if account else None,
             duplicates=title.duplicates,
             missing_uids=title.missing_uids,
-            quarantine=quarantine,
+            quarantine=title.kind is TitleKind.QUARANTINE,
             fallback_charset=(peer.fallback_charset if peer else "")
             or title.fallback_charset
             or None,
         )
+
+    def _accept(self, title: CalledTitle, peer: Peer | None) -> Accept:
+        destination = self.destination(title, peer)
         may_store = peer is None or "store" in peer.services
         sop_classes = frozenset(title.sop_classes) if title.sop_classes else None
         return Accept(
             policy=storage_policy(
                 title.transfer_syntaxes or None, sop_classes if may_store else frozenset()
             ),
-            open_store=opener(self.committer, destination) if may_store else None,
+            open_store=opener(self.committer, destination, moves=self.moves) if may_store else None,
         )
 
 

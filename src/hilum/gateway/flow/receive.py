@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from hilum.gateway.flow.moves import Moves
 from hilum.gateway.store.blob import SPILL
 from hilum.gateway.store.commit import Arrival, Committer, Destination
 from hilum.gateway.store.file_meta import ObjectMeta
@@ -65,17 +66,21 @@ class ReceiveSink:
             job.add_done_callback(lambda _: self._committer.cancel(self._arrival))
 
 
-def opener(committer: Committer, destination: Destination, source: str = "") -> OpenStore:
+def opener(
+    committer: Committer, destination: Destination, source: str = "", moves: Moves | None = None
+) -> OpenStore:
     """What opens a sink for each C-STORE-RQ of an association.
 
     Args:
         committer: takes the arrivals.
         destination: whose the objects will be.
         source: AE title of who wrote the files, where they are not the sender's own.
+        moves: C-MOVEs of ours; what comes for one of them is kept as it says.
     """
 
     def open_store(command: Command, context: Context, association: Association) -> ReceiveSink:
         rq = association.rq
+        whose = (moves.destination(command, association) if moves else None) or destination
         meta = ObjectMeta(
             sop_class_uid=context.abstract_syntax,
             sop_instance_uid=command.affected_sop_instance_uid,
@@ -83,9 +88,9 @@ def opener(committer: Committer, destination: Destination, source: str = "") -> 
             receiving_ae_title=rq.called_ae_title,
             sending_ae_title=rq.calling_ae_title,
             source_ae_title=source,
-            owner=destination.owner,
+            owner=whose.owner,
             arrived_us=time.time_ns() // 1000,
         )
-        return ReceiveSink(committer, Arrival(meta, destination, association.peer.address))
+        return ReceiveSink(committer, Arrival(meta, whose, association.peer.address))
 
     return open_store

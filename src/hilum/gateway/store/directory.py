@@ -453,6 +453,7 @@ def _peer(row: Mapping[str, Any]) -> Peer:
         commitment=row["commitment"],
         belongs_to=row["belongs_to"],
         certificate=row["certificate"],
+        retrieve=row["retrieve"],
     )
 
 
@@ -469,6 +470,7 @@ def _peer_row(peer: Peer) -> dict[str, object]:
         "commitment": peer.commitment,
         "belongs_to": peer.belongs_to,
         "certificate": peer.certificate,
+        "retrieve": peer.retrieve,
     }
 
 

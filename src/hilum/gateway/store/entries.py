@@ -152,6 +152,7 @@ class Peer:
         belongs_to: the user whose own data it is shown, or ``@`` and a group of them; "" for none.
         certificate: SHA-256 of its client certificate, by which it is known for certain; "" for
             none.
+        retrieve: how we fetch from it: "get", or "" for C-MOVE to ourselves.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Peer:
     commitment: str = ""
     belongs_to: str = ""
     certificate: str = ""
+    retrieve: str = ""
 
 
 @dataclass(frozen=True)
@@ -342,6 +344,10 @@ def check_peer(peer: Peer) -> None:
         raise ConfigurationError(
             f"peer {peer.name!r}: certificate {peer.certificate!r} is not the SHA-256 of one in "
             "64 hexadecimal digits"
+        )
+    if peer.retrieve not in ("", "get"):
+        raise ConfigurationError(
+            f"peer {peer.name!r}: retrieve is {peer.retrieve!r}; expected 'get' or nothing"
         )
     for service in peer.services:
         if service not in SERVICES:

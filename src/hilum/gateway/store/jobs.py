@@ -189,10 +189,15 @@ class Steering:
         return changed
 
 
+def cancel(connection: Connection, condition: ColumnElement[bool]) -> int:
+    """Cancel what is unfinished of some rows, in the caller's transaction."""
+    values = {"state": WorkState.CANCELLED, "finished_at": _now()}
+    return _set_state(connection, condition & state_is(*UNFINISHED), values)
+
+
 def cancel_origin(connection: Connection, origin: str) -> int:
     """Cancel all that is unfinished of an origin, in the caller's transaction."""
-    values = {"state": WorkState.CANCELLED, "finished_at": _now()}
-    return _set_state(connection, (_work.c.origin == origin) & state_is(*UNFINISHED), values)
+    return cancel(connection, _work.c.origin == origin)
 
 
 def _set_state(

@@ -36,15 +36,17 @@ __all__ = [
     "HEAD",
     "CommitmentState",
     "DuplicatePolicy",
+    "FetchState",
     "InstanceFlag",
     "MissingUidPolicy",
+    "StudyState",
     "TitleKind",
     "WorkState",
     "metadata",
     "quarantine_owner",
 ]
 
-HEAD = "0004"
+HEAD = "0005"
 """The Alembic revision that this code works with."""
 
 GLOBAL_OWNER = 0
@@ -123,6 +125,33 @@ class CommitmentState(StrEnum):
     JUDGED = "judged"
     DELIVERED = "delivered"
     GIVEN_UP = "given up"
+
+
+class FetchState(StrEnum):
+    """States of a fetch: a person's or schedule's wish to have studies of a peer.
+
+    ::
+
+        planning → running     the peer was asked which studies there are
+        running → done         each of them is whole here, or was dropped with a reason
+        planning, running → cancelled
+    """
+
+    PLANNING = "planning"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class StudyState(StrEnum):
+    """States of a study of a fetch."""
+
+    PLANNED = "planned"
+    """A work row fetches it, or has failed to."""
+    FETCHED = "fetched"
+    HERE = "here"
+    """Nothing was missing."""
+    DROPPED = "dropped"
 
 
 class InstanceFlag(IntFlag):
@@ -434,6 +463,46 @@ Index(
     postgresql_where=schedule.c.next_at.is_not(None),
 )
 
+# ── fetches ───────────────────────────────────────────────────────────────────────────────────
+
+fetch = Table(
+    "fetch",
+    metadata,
+    _serial(),
+    _text("peer"),
+    _text("origin"),  # of its work rows
+    _text("request"),  # JSON
+    _text("state"),  # FetchState
+    # Its first work row; a schedule's run is known by it.
+    Column("work_ref", _big(), nullable=False, unique=True),
+    _number("duplicates"),  # responses that named a study again
+    _number("created_at"),
+    _optional_number("finished_at"),
+    sqlite_autoincrement=True,
+)
+
+fetch_study = Table(
+    "fetch_study",
+    metadata,
+    _serial(),
+    _parent("fetch_ref", "fetch"),
+    _text("study_uid"),
+    _text("state"),  # StudyState
+    _text("reason"),
+    _text("about"),  # JSON: what the peer says of it
+    _optional_number("work_ref"),
+    _number("n_wanted"),
+    _number("n_here"),  # of them, when it began
+    _number("n_arrived"),  # of the others
+    _number("n_dropped"),
+    # What is wanted and what was dropped, with reasons: JSON, zlib. NULL until series are known.
+    Column("report", LargeBinary),
+    _optional_number("finished_at"),
+    UniqueConstraint("fetch_ref", "study_uid"),
+    Index("ix_fetch_study_state", "fetch_ref", "state"),
+    sqlite_autoincrement=True,
+)
+
 # ── storage commitment and deletion ───────────────────────────────────────────────────────────
 
 commitment = Table(
@@ -568,6 +637,7 @@ peer = Table(
     _text_or_empty("commitment"),  # ways of delivery, see delivery.py; "" for the called title's
     _text_or_empty("belongs_to"),  # a user, @ and a group, or ""
     _text_or_empty("certificate"),  # its client certificate: SHA-256 in hexadecimal, or ""
+    _text_or_empty("retrieve"),  # how we fetch from it: "get"; "" for C-MOVE to ourselves
 )
 
 setting = Table(

@@ -1,0 +1,388 @@
+"""A peer as an archive: what it has, and how it is got from there.
+
+Identifiers are encoded and read without pydicom. Every answer is taken as a claim: keys that were
+not asked for, missing, or of another study are told apart by whoever asked.
+
+Standard: PS3.4 C.4.1 (C-FIND), C.4.2 (C-MOVE), C.4.3 (C-GET), C.6.2 (Study Root).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hilum.errors import ConfigurationError, HilumError, InvalidDicom
+from hilum.gateway.flow.criteria import Criteria, Study
+from hilum.gateway.flow.peers import address_of
+from hilum.gateway.flow.selection import Image, Series
+from hilum.gateway.store.entries import Peer
+from hilum.net import connect
+from hilum.net.association import Association
+from hilum.net.client import NATIVE, VERIFICATION_CONTEXTS
+from hilum.net.limits import Timeouts
+from hilum.net.requests import Responses
+from hilum.net.service import OpenStore
+from hilum.services.identifier import Attribute, encode_attributes, read_attributes, vr_of
+from hilum.services.sop_classes import (
+    STORAGE_SOP_CLASSES,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+)
+from hilum.services.suboperations import Counts
+from hilum.services.transfer_syntaxes import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+from hilum.wire.items import RoleSelection
+
+__all__ = ["OUR_TITLE", "Archive", "ArchiveFailed", "Retrieved", "Wanted", "get_contexts", "opened"]
+
+OUR_TITLE = "HILUM"
+"""Our AE title towards a peer that says no other."""
+
+LEVEL = 0x00080052
+STUDY_UID, SERIES_UID, SOP_UID = 0x0020000D, 0x0020000E, 0x00080018
+STUDY_DATE, STUDY_TIME = 0x00080020, 0x00080030
+ACCESSION_NUMBER, PATIENT_ID = 0x00080050, 0x00100020
+MODALITIES_IN_STUDY, STUDY_DESCRIPTION = 0x00080061, 0x00081030
+MODALITY, SERIES_DESCRIPTION, SERIES_NUMBER = 0x00080060, 0x0008103E, 0x00200011
+STATION_NAME = 0x00081010
+SOP_CLASS_UID, INSTANCE_NUMBER = 0x00080016, 0x00200013
+
+_SUCCESS, _CANCELLED = 0x0000, 0xFE00
+_MOST_CONTEXTS = 128
+
+# What archives keep compressed images in, the most frequent first; each needs a context of its own,
+# because an acceptor takes one syntax of each.
+_COMPRESSED = (
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.90",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.4.91",
+    "1.2.840.10008.1.2.4.80",
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.4.51",
+    "1.2.840.10008.1.2.4.57",
+    "1.2.840.10008.1.2.4.81",
+)
+
+
+class ArchiveFailed(HilumError):
+    """The peer answered with a failure, or with what cannot be read; the text says which."""
+
+
+class Wanted(NamedTuple):
+    """What one C-MOVE or C-GET asks for.
+
+    Args:
+        study_uid: Study Instance UID.
+        series_uid: Series Instance UID; "" for the whole study.
+        sop_uids: SOP Instance UIDs; empty for the whole series.
+    """
+
+    study_uid: str
+    series_uid: str = ""
+    sop_uids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """What the peer says that a C-MOVE or C-GET did.
+
+    Args:
+        status: of the final response.
+        completed: sub-operations, with warnings; as far as it says.
+        failed: sub-operations; as far as it says.
+        comment: its Error Comment.
+    """
+
+    status: int
+    completed: int
+    failed: int
+    comment: str
+
+    @property
+    def was_refused(self) -> bool:
+        """Nothing was, or will be, sent: more of the same is pointless."""
+        return self.status not in (_SUCCESS, 0xB000, 0xA702) and self.completed == 0
+
+    def __str__(self) -> str:
+        comment = f" ({self.comment})" if self.comment else ""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.status:04X}H{comment}, {self.completed} completed{failed}"
+
+
+@asynccontextmanager
+async def opened(
+    peer: Peer,
+    *,
+    contexts: Sequence[tuple[str, tuple[str, ...]]] = (),
+    roles: Iterable[RoleSelection] = (),
+    open_store: OpenStore | None = None,
+    tls: ssl.SSLContext | None = None,
+    timeouts: Timeouts | None = None,
+) -> AsyncIterator[Archive]:
+    """An association with a peer, for queries and what `contexts` add.
+
+    Raises:
+        ConfigurationError: the peer only calls us.
+        AssociationError: it could not be reached, or said no.
+    """
+    address = address_of(peer)
+    if address is None:
+        raise ConfigurationError(f"peer {peer.name!r} has no port; it can only call us")
+    async with await connect(
+        *address,
+        called=peer.ae_title,
+        calling=peer.calling_ae or OUR_TITLE,
+        contexts=(*VERIFICATION_CONTEXTS, (STUDY_ROOT_FIND, NATIVE), *contexts),
+        roles=roles,
+        open_store=open_store,
+        tls=tls,
+        timeouts=timeouts,
+    ) as association:
+        yield Archive(association, peer)
+
+
+MOVE_CONTEXTS = ((STUDY_ROOT_MOVE, NATIVE),)
+
+
+def get_contexts(
+    sop_classes: Iterable[str],
+) -> tuple[list[tuple[str, tuple[str, ...]]], list[RoleSelection]]:
+    """Contexts and roles for a C-GET of instances of these SOP classes.
+
+    At most 128 contexts do not hold all classes and syntaxes: every class gets one for the
+    uncompressed syntaxes first, then one for each compressed syntax as long as there is room.
+
+    Standard: PS3.4 C.5.3, PS3.7 D.3.3.4.
+
+    Args:
+        sop_classes: of what is wanted; those that the standard lists when it is empty.
+    """
+    classes = sorted(set(sop_classes) - {""}) or sorted(STORAGE_SOP_CLASSES)
+    room = _MOST_CONTEXTS - 3  # Verification, C-FIND, C-GET
+    classes = classes[:room]
+    native = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+    contexts: list[tuple[str, tuple[str, ...]]] = [(STUDY_ROOT_GET, NATIVE)]
+    contexts += [(uid, native) for uid in classes]
+    compressed = ((uid, (syntax,)) for syntax in _COMPRESSED for uid in classes)
+    contexts += [one for one, _ in zip(compressed, range(room - len(classes)), strict=False)]
+    return contexts, [RoleSelection(uid, scu=False, scp=True) for uid in classes]
+
+
+class Archive:
+    """Queries and retrievals on one association; one at a time.
+
+    Args:
+        association: established.
+        peer: whom it is with.
+    """
+
+    def __init__(self, association: Association, peer: Peer) -> None:
+        self._association = association
+        self._peer = peer
+
+    @property
+    def address(self) -> str:
+        """The peer's address as it was connected to."""
+        return self._association.peer.address
+
+    async def echo(self) -> None:
+        """Ask whether it answers.
+
+        Raises:
+            ArchiveFailed: it answered something else than success.
+        """
+        response = await self._association.c_echo()
+        if response.status:
+            raise ArchiveFailed(f"{self._peer.ae_title} answers C-ECHO with {response.status:04X}H")
+
+    # ── queries ───────────────────────────────────────────────────────────────────────────────
+
+    async def studies(self, criteria: Criteria, modality: str = "") -> AsyncIterator[Study]:
+        """The studies that fit, by the peer's own lights.
+
+        Args:
+            criteria: with absolute moments.
+            modality: one that a study must have; "" for any.
+        """
+        keys = {
+            STUDY_DATE: criteria.dates,
+            STUDY_TIME: "",
+            ACCESSION_NUMBER: criteria.accession_number,
+            MODALITIES_IN_STUDY: modality,
+            STUDY_DESCRIPTION: "",
+            PATIENT_ID: criteria.patient_id,
+            STUDY_UID: "\\".join(criteria.study_uids),
+        }
+        async for found in self._find("STUDY", keys):
+            if not found.get(STUDY_UID):
+                raise ArchiveFailed(f"{self._peer.ae_title} names a study without its UID")
+            told = [name for name in found.get(MODALITIES_IN_STUDY, "").split("\\") if name]
+            yield Study(
+                uid=found[STUDY_UID],
+                date=found.get(STUDY_DATE, "").replace(".", ""),
+                time=found.get(STUDY_TIME, ""),
+                modalities=tuple(told) or None,
+                description=found.get(STUDY_DESCRIPTION, ""),
+            )
+
+    async def series(self, study_uid: str) -> list[Series]:
+        """The series of a study, each once."""
+        keys = {
+            STUDY_UID: study_uid,
+            SERIES_UID: "",
+            MODALITY: "",
+            SERIES_DESCRIPTION: "",
+            SERIES_NUMBER: "",
+            STATION_NAME: "",
+        }
+        found: dict[str, Series] = {}
+        async for one in self._find("SERIES", keys):
+            uid = one.get(SERIES_UID, "")
+            if uid and one.get(STUDY_UID, study_uid) == study_uid:
+                found.setdefault(
+                    uid,
+                    Series(
+                        uid,
+                        one.get(MODALITY, "").upper(),
+                        one.get(SERIES_DESCRIPTION, ""),
+                        _number(one.get(SERIES_NUMBER, "")),
+                        one.get(STATION_NAME, ""),
+                    ),
+                )
+        return list(found.values())
+
+    async def images(self, study_uid: str, series_uid: str) -> list[Image]:
+        """The instances of a series, each once."""
+        keys = {
+            STUDY_UID: study_uid,
+            SERIES_UID: series_uid,
+            SOP_UID: "",
+            SOP_CLASS_UID: "",
+            INSTANCE_NUMBER: "",
+        }
+        found: dict[str, Image] = {}
+        async for one in self._find("IMAGE", keys):
+            uid = one.get(SOP_UID, "")
+            if uid and one.get(SERIES_UID, series_uid) == series_uid:
+                number = _number(one.get(INSTANCE_NUMBER, ""))
+                found.setdefault(uid, Image(uid, one.get(SOP_CLASS_UID, ""), number))
+        return list(found.values())
+
+    async def _find(self, level: str, keys: Mapping[int, str]) -> AsyncIterator[dict[int, str]]:
+        identifier = self._identifier(STUDY_ROOT_FIND, {LEVEL: level, **keys})
+        responses = self._association.c_find(identifier, sop_class_uid=STUDY_ROOT_FIND)
+        async with responses:
+            async for response in responses:
+                if response.is_pending and response.data is not None:
+                    assert response.context is not None
+                    yield _read(response.data, response.context.transfer_syntax)
+        final = responses.final
+        if final is None or final.status != _SUCCESS:
+            status = "nothing" if final is None else f"{final.status:04X}H"
+            comment = (final.command.get("error_comment") or "") if final else ""
+            raise ArchiveFailed(
+                f"{self._peer.ae_title} answers C-FIND at level {level} with {status} {comment}".rstrip()
+            )
+
+    # ── retrieval ─────────────────────────────────────────────────────────────────────────────
+
+    async def move(
+        self,
+        wanted: Wanted,
+        destination: str,
+        message_id: int,
+        *,
+        progress: Callable[[int], object],
+        timeout: float,
+    ) -> Retrieved:
+        """Have instances sent to an AE title of ours.
+
+        Args:
+            wanted: what.
+            destination: our AE title as the peer knows it.
+            message_id: of the request; the C-STOREs carry it as Move Originator Message ID.
+            progress: told how many sub-operations are completed.
+            timeout: seconds without any response after which the association is aborted.
+        """
+        return await self._follow(
+            self._association.c_move(
+                self._identifier(STUDY_ROOT_MOVE, _named(wanted)),
+                sop_class_uid=STUDY_ROOT_MOVE,
+                destination=destination,
+                timeout=timeout,
+                message_id=message_id,
+            ),
+            progress,
+        )
+
+    async def get(
+        self, wanted: Wanted, *, progress: Callable[[int], object], timeout: float
+    ) -> Retrieved:
+        """Get instances on this association; see `move`."""
+        return await self._follow(
+            self._association.c_get(
+                self._identifier(STUDY_ROOT_GET, _named(wanted)),
+                sop_class_uid=STUDY_ROOT_GET,
+                timeout=timeout,
+            ),
+            progress,
+        )
+
+    async def _follow(self, responses: Responses, progress: Callable[[int], object]) -> Retrieved:
+        last = Counts(None, None, None, None)
+        async with responses:
+            async for response in responses:
+                counts = Counts.of(response.command)
+                if counts.completed is not None or counts.failed is not None:
+                    last = counts
+                    progress((counts.completed or 0) + (counts.warning or 0))
+        final = responses.final
+        assert final is not None
+        return Retrieved(
+            final.status,
+            (last.completed or 0) + (last.warning or 0),
+            last.failed or 0,
+            final.command.get("error_comment") or "",
+        )
+
+    def _identifier(self, sop_class: str, keys: Mapping[int, str]) -> bytes:
+        syntax = self._association.context_for(sop_class).transfer_syntax
+        attributes = [Attribute(tag, vr_of(tag), value) for tag, value in keys.items()]
+        encoded = encode_attributes(attributes, syntax)
+        if any(not value.isascii() for value in keys.values()):
+            return encoded
+        # (0008,0005), empty: there are peers that wait for it.
+        explicit = syntax != IMPLICIT_VR_LITTLE_ENDIAN
+        return b"\x08\x00\x05\x00" + (b"CS\0\0" if explicit else b"\0\0\0\0") + encoded
+
+
+def _named(wanted: Wanted) -> dict[int, str]:
+    keys = {STUDY_UID: wanted.study_uid}
+    if not wanted.series_uid:
+        return {LEVEL: "STUDY", **keys}
+    keys[SERIES_UID] = wanted.series_uid
+    if not wanted.sop_uids:
+        return {LEVEL: "SERIES", **keys}
+    return {LEVEL: "IMAGE", **keys, SOP_UID: "\\".join(wanted.sop_uids)}
+
+
+def _read(data: bytes, transfer_syntax: str) -> dict[int, str]:
+    try:
+        attributes = read_attributes(data, transfer_syntax)
+    except InvalidDicom as error:
+        raise ArchiveFailed(f"a response to C-FIND cannot be read: {error}") from error
+    return {one.tag: one.value.strip(" \0") for one in attributes if isinstance(one.value, str)}
+
+
+def _number(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None

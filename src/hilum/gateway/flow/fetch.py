@@ -1,0 +1,475 @@
+"""Fetching from a peer: which studies there are, what of each is needed, and getting it.
+
+Two kinds of work: `FETCH` asks the peer for studies and writes a row for each; `STUDY` fetches one.
+Both can be killed at any moment and run again: what is here is looked up, not remembered. A study
+is done when every instance that was wanted is in the index, whatever counters a peer reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from hilum.errors import ConfigurationError, HilumError, NotFound
+from hilum.gateway.config import Config
+from hilum.gateway.flow.address import Router
+from hilum.gateway.flow.archive import (
+    MOVE_CONTEXTS,
+    OUR_TITLE,
+    Archive,
+    Retrieved,
+    Wanted,
+    get_contexts,
+    opened,
+)
+from hilum.gateway.flow.criteria import Criteria, Study
+from hilum.gateway.flow.moves import Moves
+from hilum.gateway.flow.peers import client_tls
+from hilum.gateway.flow.receive import opener
+from hilum.gateway.flow.request import Request
+from hilum.gateway.flow.selection import Choosing, Dropped, Image, Selection, choose
+from hilum.gateway.store.commit import Committer, Destination
+from hilum.gateway.store.entries import Peer
+from hilum.gateway.store.fetches import FETCH, STUDY, Fetch, Fetches, Named, Report
+from hilum.gateway.store.schema import FetchState, StudyState
+from hilum.gateway.store.work import Job, Outcome, dead, done, later, retry
+from hilum.gateway.threads import in_thread
+from hilum.gateway.work.calendar import Window, zone
+from hilum.gateway.work.kinds import Backoff, Kind
+from hilum.net.service import OpenStore
+from hilum.wire.items import RoleSelection
+
+__all__ = ["Fetcher"]
+
+# Studies that are written together while the peer names more.
+_NAMED_AT_ONCE = 200
+# How often what has arrived is written down, at most.
+_PROGRESS = 2.0
+# UIDs in one request: 50 of 64 characters are a value of 3 KB, which every peer takes that takes
+# lists at all.
+_INSTANCES_AT_ONCE = 50
+# After the peer's last word instances are looked for this often.
+_LOOK = 0.25
+
+
+class Fetcher:
+    """The handlers of fetches.
+
+    Args:
+        fetches: their rows.
+        config: ``fetch``, ``tls``, ``timeouts``.
+        router: the present one, with directory and titles.
+        committer: takes what C-GET brings.
+        moves: told of the C-MOVEs that go on.
+    """
+
+    def __init__(
+        self,
+        fetches: Fetches,
+        config: Config,
+        router: Callable[[], Router],
+        committer: Committer,
+        moves: Moves,
+    ) -> None:
+        self._fetches = fetches
+        self._config = config
+        self._router = router
+        self._committer = committer
+        self._moves = moves
+
+    @property
+    def kinds(self) -> tuple[Kind, Kind]:
+        """The kinds of work that are run here."""
+        setting = self._config.fetch
+        backoff = Backoff(setting.retry_least, cap=setting.retry_most)
+        common: dict[str, Any] = {"max_attempts": setting.attempts, "backoff": backoff}
+        return (
+            Kind(name=FETCH, run=self.plan, concurrency=2, per_key=1, **common),
+            Kind(
+                name=STUDY,
+                run=self.study,
+                concurrency=setting.studies_at_once,
+                per_key=setting.studies_per_peer,
+                **common,
+            ),
+        )
+
+    # ── which studies ─────────────────────────────────────────────────────────────────────────
+
+    async def plan(self, job: Job) -> Outcome:
+        """Ask the peer which studies there are."""
+        if closed := _closed_for(job):
+            return closed
+        try:
+            request = Request.read(job.payload.get("request", job.payload))
+        except ConfigurationError as error:
+            return dead(str(error))
+        fetch = await in_thread(
+            self._fetches.of_work, job.id, request.peer, request.write(), job.origin
+        )
+        if fetch.state is not FetchState.PLANNING:
+            return done()
+        peer = self._peer(request.peer)
+        self._destination(request, peer)
+        # What "yesterday" means is settled when the fetch begins.
+        began = datetime.fromtimestamp(fetch.created_at / 1e6)
+        criteria = request.criteria.resolved(began)
+        async with self._open(peer) as archive:
+            await archive.echo()
+            duplicates = await self._name_studies(archive, criteria, fetch, _window_of(job))
+        also = partial(self._fetches.planned, fetch_id=fetch.id, duplicates=duplicates)
+        return done(also=also)
+
+    async def _name_studies(
+        self, archive: Archive, criteria: Criteria, fetch: Fetch, window: Mapping[str, str]
+    ) -> int:
+        """Write a row for each study; returns how many responses named one again."""
+        seen: set[str] = set()
+        waiting: list[Named] = []
+        duplicates = 0
+        for modality in criteria.modalities or ("",):
+            of_this: set[str] = set()
+            is_ignored = False
+            async for study in archive.studies(criteria, modality):
+                # The same study may well answer to two modalities; twice to one is a duplicate.
+                duplicates += study.uid in of_this
+                of_this.add(study.uid)
+                is_ignored |= bool(
+                    modality and study.modalities and modality not in study.modalities
+                )
+                if study.uid in seen:
+                    continue
+                seen.add(study.uid)
+                if len(seen) > self._config.fetch.max_studies:
+                    raise HilumError(
+                        f"the peer names more than fetch.max_studies = "
+                        f"{self._config.fetch.max_studies} studies; narrow the filters"
+                    )
+                waiting.append(_named(study, criteria))
+                if len(waiting) >= _NAMED_AT_ONCE:
+                    await in_thread(self._fetches.add_studies, fetch, waiting, window=window)
+                    waiting = []
+            if is_ignored:  # it does not match by modality: it has named everything
+                break
+        await in_thread(self._fetches.add_studies, fetch, waiting, window=window)
+        return duplicates
+
+    # ── one study ─────────────────────────────────────────────────────────────────────────────
+
+    async def study(self, job: Job) -> Outcome:
+        """Fetch one study."""
+        if closed := _closed_for(job):
+            return closed
+        try:
+            fetch = await in_thread(self._fetches.find, job.payload["fetch"])
+        except NotFound:
+            return dead("its fetch was forgotten")
+        number: int = job.payload["study"]
+        rows = await in_thread(self._fetches.studies, fetch.id, study_id=number)
+        if fetch.state is FetchState.CANCELLED or not rows:
+            return done()
+        row = rows[0]
+        if row.state is not StudyState.PLANNED:
+            return done()
+        request = Request.read(fetch.request)
+        peer = self._peer(request.peer)
+        destination = self._destination(request, peer)
+        # Peers that take no list of instances get what is missing one by one the next time.
+        batch = _INSTANCES_AT_ONCE if job.attempt == 1 else 1
+        one = _OneStudy(number, row.study_uid, request, peer, destination, batch, row.n_here)
+        report = await in_thread(self._fetches.report, number) if job.attempt > 1 else None
+        if report is None:
+            report, here, why_not = await self._what_of(one)
+            if why_not:
+                return self._over(one, StudyState.DROPPED, reason=why_not)
+            if here == len(report.uids):
+                return self._over(one, StudyState.HERE)
+            one = replace(one, here=here)
+        return await self._get(one, report)
+
+    async def _what_of(self, one: _OneStudy) -> tuple[Report, int, str]:
+        """What of a study is needed, how much of it is here, and why nothing is needed."""
+        criteria = one.request.criteria
+        async with self._open(one.peer) as archive:
+            series = await archive.series(one.uid)
+            modalities = sorted({each.modality for each in series if each.modality})
+            kept, dropped, why_not = criteria.sift_series(series)
+            why_not = why_not or criteria.why_not_modalities(modalities)
+            if not series:
+                why_not = "the peer names no series of it"
+            report = Report(dropped=_plain(dropped), modalities=modalities)
+            if not why_not:
+                choosing = choose(
+                    kept,
+                    groups=criteria.groups,
+                    dose=criteria.dose,
+                    first_images=criteria.first_images,
+                )
+                report = await _choose(archive, one.uid, choosing, report)
+                why_not = "" if report.uids else "nothing of it is needed"
+        known = await in_thread(
+            self._fetches.known, one.owner_id, report.uids, removed=not criteria.again
+        )
+        await in_thread(self._fetches.keep_report, one.number, report, here=len(known))
+        return report, len(known), why_not
+
+    def _over(self, one: _OneStudy, state: StudyState, **more: Any) -> Outcome:
+        return done(also=partial(self._fetches.ended, study_id=one.number, state=state, **more))
+
+    async def _get(self, one: _OneStudy, report: Report) -> Outcome:
+        missing = await self._missing(one, report.uids)
+        answers: list[Retrieved] = []
+        if missing:
+            progress = _Progress(self._fetches, one, len(report.uids) - len(missing) - one.here)
+            writing = asyncio.create_task(progress.keep_writing())
+            try:
+                how = self._by_get if one.peer.retrieve == "get" else self._by_move
+                await how(one, report, missing, answers, progress)
+            finally:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+            missing = await self._missing(one, report.uids)
+        arrived = len(report.uids) - len(missing) - one.here
+        if not missing:
+            return self._over(one, StudyState.FETCHED, arrived=arrived)
+        await in_thread(self._fetches.arrived, one.number, arrived)
+        said = "; ".join(dict.fromkeys(map(str, answers)))
+        return retry(
+            f"{len(missing)} of {len(report.uids)} instances are missing; {one.peer.ae_title} "
+            f"said {said}"
+        )
+
+    async def _by_move(
+        self,
+        one: _OneStudy,
+        report: Report,
+        missing: list[str],
+        answers: list[Retrieved],
+        progress: _Progress,
+    ) -> None:
+        peer = one.peer
+        calling, to = peer.calling_ae or OUR_TITLE, _move_destination(one.request, peer)
+        within = self._config.fetch.response_within
+        async with self._open(peer, contexts=MOVE_CONTEXTS) as archive:
+            with self._moves.going_on(
+                calling, archive.address, peer.ae_title, one.destination
+            ) as message_id:
+                for wanted in _requests(one, report, missing):
+                    answer = await archive.move(
+                        wanted, to, message_id, progress=progress.told, timeout=within
+                    )
+                    answers.append(answer)
+                    progress.next(answer.completed)
+                    if answer.was_refused:
+                        return
+                await self._settle(one, missing)
+
+    async def _by_get(
+        self,
+        one: _OneStudy,
+        report: Report,
+        missing: list[str],
+        answers: list[Retrieved],
+        progress: _Progress,
+    ) -> None:
+        contexts, roles = get_contexts(report.sop_classes)
+        within = self._config.fetch.response_within
+        open_store = opener(self._committer, one.destination)
+        async with self._open(
+            one.peer, contexts=contexts, roles=roles, open_store=open_store
+        ) as archive:
+            for wanted in _requests(one, report, missing):
+                answer = await archive.get(wanted, progress=progress.told, timeout=within)
+                answers.append(answer)
+                progress.next(answer.completed)
+                if answer.was_refused:
+                    return
+
+    async def _settle(self, one: _OneStudy, missing: Sequence[str]) -> None:
+        """Wait for what a peer that answers early still sends, as long as something comes."""
+        left = len(missing)
+        until = time.monotonic() + self._config.fetch.settle
+        while missing := await self._missing(one, missing):
+            if len(missing) < left:
+                left, until = len(missing), time.monotonic() + self._config.fetch.settle
+            if time.monotonic() >= until:
+                return
+            await asyncio.sleep(_LOOK)
+
+    async def _missing(self, one: _OneStudy, uids: Sequence[str]) -> list[str]:
+        removed = not one.request.criteria.again
+        known = await in_thread(self._fetches.known, one.owner_id, uids, removed=removed)
+        return [uid for uid in uids if uid not in known]
+
+    # ── the directory ─────────────────────────────────────────────────────────────────────────
+
+    def _peer(self, name: str) -> Peer:
+        for peer in self._router().snapshot.peers:
+            if peer.name == name:
+                return peer
+        raise NotFound(f"no peer {name!r}; 'hilum peer ls' lists them")
+
+    def _destination(self, request: Request, peer: Peer) -> Destination:
+        """Whose the instances will be; checks that a C-MOVE can reach us."""
+        router = self._router()
+        if peer.retrieve != "get":
+            to = _move_destination(request, peer)
+            if router.snapshot.resolve(to) is None:
+                raise ConfigurationError(
+                    f"{peer.name!r} is to send to our AE title {to!r}, which is not served; "
+                    f"add it with 'hilum ae add {to}'"
+                )
+            if not any(listener.enabled for listener in router.snapshot.listeners):
+                raise ConfigurationError("no listener is open that a C-MOVE could send to")
+        name = request.title or _move_destination(request, peer)
+        title = router.snapshot.resolve(name)
+        if title is None:
+            raise ConfigurationError(
+                f"AE title {name!r}, under which the images are to be kept, is not served; add it "
+                f"with 'hilum ae add {name}', or name another with --title"
+            )
+        return router.destination(title, peer)
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        peer: Peer,
+        *,
+        contexts: Sequence[tuple[str, tuple[str, ...]]] = (),
+        roles: Sequence[RoleSelection] = (),
+        open_store: OpenStore | None = None,
+    ) -> AsyncIterator[Archive]:
+        tls = await in_thread(client_tls, peer, self._config.tls)
+        async with opened(
+            peer,
+            contexts=contexts,
+            roles=roles,
+            open_store=open_store,
+            tls=tls,
+            timeouts=self._config.timeouts,
+        ) as archive:
+            yield archive
+
+
+@dataclass(frozen=True, slots=True)
+class _OneStudy:
+    number: int
+    uid: str
+    request: Request
+    peer: Peer
+    destination: Destination
+    batch: int
+    here: int
+
+    @property
+    def owner_id(self) -> int:
+        return self.destination.owner_id
+
+
+class _Progress:
+    """Writes down now and then how many instances have arrived."""
+
+    def __init__(self, fetches: Fetches, one: _OneStudy, before: int) -> None:
+        self._fetches = fetches
+        self._number = one.number
+        self._before = before
+        self._count = before
+
+    def told(self, completed: int) -> None:
+        """The peer says so many sub-operations of the present request are completed."""
+        self._count = self._before + completed
+
+    def next(self, completed: int) -> None:
+        """The present request is over."""
+        self._before += completed
+        self._count = self._before
+
+    async def keep_writing(self) -> None:
+        written = self._count
+        while True:
+            await asyncio.sleep(_PROGRESS)
+            if self._count != written:
+                written = self._count
+                await in_thread(self._fetches.arrived, self._number, written)
+
+
+async def _choose(archive: Archive, study_uid: str, choosing: Choosing, report: Report) -> Report:
+    """Answer a choice's questions; returns the report with what was chosen."""
+    sop_classes: dict[str, str] = {}
+    seen: Mapping[str, Sequence[Image]] | None = None
+    while True:
+        try:
+            ask = choosing.send(seen) if seen is not None else next(choosing)
+        except StopIteration as stop:
+            selection: Selection = stop.value
+            break
+        seen = {each.uid: await archive.images(study_uid, each.uid) for each in ask}
+        sop_classes |= {image.uid: image.sop_class for images in seen.values() for image in images}
+    dropped = (*report.dropped, *_plain(selection.dropped))
+    return Report(
+        wanted=selection.wanted,
+        whole=sorted(selection.whole),
+        only=not dropped,
+        dropped=dropped,
+        sop_classes=sorted(
+            {sop_classes.get(uid, "") for uids in selection.wanted.values() for uid in uids}
+        ),
+        modalities=report.modalities,
+    )
+
+
+def _requests(one: _OneStudy, report: Report, missing: Sequence[str]) -> list[Wanted]:
+    """The fewest requests for what is missing: a study, series, lists of instances."""
+    left = set(missing)
+    if report.only and len(left) == len(report.uids):
+        return [Wanted(one.uid)]
+    requests = []
+    for series_uid, uids in report.wanted.items():
+        of_series = [uid for uid in uids if uid in left]
+        if of_series and len(of_series) == len(uids) and series_uid in report.whole:
+            requests.append(Wanted(one.uid, series_uid))
+            continue
+        for start in range(0, len(of_series), one.batch):
+            requests.append(Wanted(one.uid, series_uid, of_series[start : start + one.batch]))
+    return requests
+
+
+def _move_destination(request: Request, peer: Peer) -> str:
+    return request.destination or peer.calling_ae or OUR_TITLE
+
+
+def _named(study: Study, criteria: Criteria) -> Named:
+    about = {
+        "date": study.date,
+        "time": study.time,
+        "modalities": list(study.modalities or ()),
+        "description": study.description,
+    }
+    return Named(study.uid, about, criteria.why_not_study(study))
+
+
+def _plain(dropped: Sequence[Dropped]) -> list[tuple[str, str, str]]:
+    return [(each.level.value, each.uid, each.reason) for each in dropped]
+
+
+def _window_of(job: Job) -> dict[str, str]:
+    """The part of the payload that says when the job may run."""
+    return {name: job.payload[name] for name in ("time_window", "time_zone") if name in job.payload}
+
+
+def _closed_for(job: Job) -> Outcome | None:
+    """What to answer when it is not the time of day for a job."""
+    span = _window_of(job)
+    if not span.get("time_window"):
+        return None
+    window = Window(span["time_window"], zone(span.get("time_zone", "")))
+    now = time.time_ns() // 1000
+    if window.is_open(now):
+        return None
+    return later((window.opens(now) - now) / 1e6, "waits for its time window")
