@@ -381,6 +381,40 @@ async def test_a_peer_that_may_not_ask_does_not_get_the_service(site: Site) -> N
     assert site.states() == {}
 
 
+async def test_who_only_bears_a_peers_title_is_not_told(site: Site) -> None:
+    await site.deliver("next")
+    await site.client.commit_instances(site.to(), refs("1.2.3"))
+    directory = site.gateway._storage.directory
+    peer = next(p for p in directory.snapshot().peers if p.name == "ct1")
+    directory.put_peer(replace(peer, host="192.0.2.7"))  # it is elsewhere now
+    await site.followed()
+    await site.client.collect(site.to(), listen=0.7)
+    assert site.results == []
+    directory.put_peer(peer)
+    await site.followed()
+    collecting = asyncio.create_task(site.client.collect(site.to(), listen=10))
+    await site.got(1)
+    await site.settled()
+    collecting.cancel()
+
+
+async def test_a_request_that_cannot_be_judged_fails_as_a_whole(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hilum.errors import StorageFailed
+    from hilum.gateway.flow import commitment
+
+    def broken(*args: object, **options: object) -> Result:
+        raise StorageFailed("the database cannot be read")
+
+    monkeypatch.setattr(commitment, "judge", broken)
+    kind = site.gateway.kinds[commitment.JUDGE]
+    monkeypatch.setitem(site.gateway.kinds._kinds, commitment.JUDGE, replace(kind, max_attempts=1))
+    uid = await site.client.commit_instances(site.to(), refs(*SOPS), stay=WAIT)
+    result = await site.client.result(uid, timeout=0)
+    assert {f.reason for f in result.failed} == {FailureReason.PROCESSING_FAILURE}
+
+
 # ── crossing ──────────────────────────────────────────────────────────────────────────────────
 
 

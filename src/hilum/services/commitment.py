@@ -50,6 +50,7 @@ __all__ = [
     "describe",
     "encode_action",
     "encode_result",
+    "failed_as_a_whole",
     "parse_action",
     "parse_result",
 ]
@@ -175,6 +176,12 @@ class Result:
     def event_type_id(self) -> int:
         """`ALL_COMMITTED`, or `FAILURES_EXIST` when anything failed."""
         return FAILURES_EXIST if self.failed else ALL_COMMITTED
+
+
+def failed_as_a_whole(action: Action, reason: int) -> Result:
+    """The result of a request of which nothing is committed, for one reason."""
+    failed = tuple(Failure(*each, reason) for each in dict.fromkeys(action.references))
+    return Result(action.transaction_uid, (), failed)
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -46,7 +45,9 @@ from hilum.services.commitment import (
     REQUEST_COMMITMENT,
     TRANSFER_SYNTAXES,
     Action,
+    FailureReason,
     encode_result,
+    failed_as_a_whole,
     parse_action,
 )
 from hilum.services.sop_classes import (
@@ -114,7 +115,8 @@ class CommitmentProvider:
         self._wake = wake
         self._commitments = Commitments(database)
         self._asking: dict[_Key, _Asking] = {}
-        self._begun: dict[tuple[str, int], list[Association]] = defaultdict(list)
+        # Associations that came with the service, in the order they came.
+        self._begun: dict[Association, Asked] = {}
         # Until when nobody listens there, in loop time.
         self._away: dict[tuple[str, int], float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,30 +178,25 @@ class CommitmentProvider:
         """What waits for this caller's next association goes out over it."""
         if not _is_for_results(association):
             return
-        key = (asked.calling_ae, asked.owner_id)
-        self._begun[key].append(association)
+        self._begun[association] = asked
         task = asyncio.create_task(
-            self._next_association(association, key), name="results for who has come"
+            self._next_association(association, asked), name="results for who has come"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _next_association(self, association: Association, key: tuple[str, int]) -> None:
+    async def _next_association(self, association: Association, asked: Asked) -> None:
         try:
             for wait in LOOK_AGAIN:
                 await asyncio.sleep(wait)
                 if not association.is_established:
                     break
-                if waiting := await asyncio.to_thread(self._commitments.waiting_for, *key):
-                    await asyncio.to_thread(self._commitments.wake, waiting)
-                    self._wake()
+                await self._all_for(asked)
             await association.wait_closed()
         except HilumError as error:
-            log.error("results that wait for %a were not looked for: %s", key[0], error)
+            log.error("results for %a were not looked for: %s", asked.calling_ae, error)
         finally:
-            self._begun[key].remove(association)
-            if not self._begun[key]:
-                del self._begun[key]
+            self._begun.pop(association, None)
 
     async def close(self) -> None:
         """Look for nothing more."""
@@ -256,16 +253,22 @@ class CommitmentProvider:
         found = await asyncio.to_thread(self._commitments.load, number)
         if found is None or found.result is not None:
             return done()
-        result = await asyncio.to_thread(
-            judge,
-            self._database,
-            self._blobs,
-            found.action,
-            owners=_owners(found.asked.owner_id),
-            level=Level(self._settings.verify),
-            supports=self._supports(found.asked.called_ae),
-            max_references=self._settings.max_references,
-        )
+        try:
+            result = await asyncio.to_thread(
+                judge,
+                self._database,
+                self._blobs,
+                found.action,
+                owners=_owners(found.asked.owner_id),
+                level=Level(self._settings.verify),
+                supports=self._supports(found.asked.called_ae),
+                max_references=self._settings.max_references,
+            )
+        except HilumError as error:
+            if job.attempt < job.max_attempts:
+                raise
+            log.error("commitment %d fails as a whole: %s", number, error)
+            result = failed_as_a_whole(found.action, FailureReason.PROCESSING_FAILURE)
         packed = await asyncio.to_thread(pack_result, result)
         failed = len(result.failed)
         log.info(
@@ -356,12 +359,20 @@ class CommitmentProvider:
         return None if late else asking.association
 
     def _next(self, found: Commitment) -> Association | None:
-        """The latest association of that caller, other than the request's own."""
+        """The latest association of that caller, other than the request's own.
+
+        A calling AE title is no authentication: what a peer asked for is told to that peer only.
+        """
         asked = found.asked
         asking = self._asking.get(_key(found))
         own = asking.association if asking is not None else None
-        for association in reversed(self._begun.get((asked.calling_ae, asked.owner_id), [])):
-            if association is not own and association.is_established:
+        for association, caller in reversed(self._begun.items()):
+            if (
+                association is not own
+                and association.is_established
+                and (caller.calling_ae, caller.owner_id) == (asked.calling_ae, asked.owner_id)
+                and asked.peer in ("", caller.peer)
+            ):
                 return association
         return None
 
@@ -397,9 +408,11 @@ class CommitmentProvider:
         return cause
 
     async def _all_for(self, asked: Asked) -> None:
-        """A caller that was away is back: what waits for it need not wait longer."""
-        key = (asked.calling_ae, asked.owner_id)
-        if waiting := await asyncio.to_thread(self._commitments.waiting_for, *key):
+        """Who was away is back: what waits for him need not wait longer."""
+        waiting = await asyncio.to_thread(
+            self._commitments.waiting_for, asked.calling_ae, asked.owner_id, asked.peer
+        )
+        if waiting:
             await asyncio.to_thread(self._commitments.wake, waiting)
             self._wake()
 

@@ -23,11 +23,11 @@ from hilum.gateway.store.schema import CommitmentState, WorkState
 from hilum.gateway.store.work import NewWork, enqueue
 from hilum.services.commitment import (
     Action,
-    Failure,
     FailureReason,
     Result,
     encode_action,
     encode_result,
+    failed_as_a_whole,
     parse_action,
     parse_result,
 )
@@ -156,7 +156,10 @@ class Commitments:
                     return int(row.id)
             if self._open(connection, asked) >= max_open:
                 raise TooManyOpen
-            result = _duplicate(action) if known else None
+            result = None
+            if known:
+                reason = FailureReason.DUPLICATE_TRANSACTION_UID
+                result = failed_as_a_whole(action, reason)
             return self._insert(connection, asked, action, digest, packed, result)
 
     def _known(self, connection: Connection, asked: Asked, transaction_uid: str) -> Sequence[Any]:
@@ -211,9 +214,7 @@ class Commitments:
 
     def _again(self, connection: Connection, row: Row[Any]) -> None:
         """The same request once more: its result goes out once more."""
-        if row.state == CommitmentState.ASKED:
-            return  # it is being worked on, and its result goes out anyway
-        if row.state == CommitmentState.JUDGED:
+        if row.state in (CommitmentState.ASKED, CommitmentState.JUDGED):
             _wake(connection, [row.id])  # not delivered yet: now is a good time
             return
         connection.execute(
@@ -312,8 +313,14 @@ class Commitments:
             .values(state=CommitmentState.GIVEN_UP.value, answered_at=_now(), cause=cause[:2000])
         )
 
-    def waiting_for(self, calling_ae: str, owner_id: int) -> list[int]:
-        """Requests of a caller whose result is known and not delivered, oldest first."""
+    def waiting_for(self, calling_ae: str, owner_id: int, peer: str) -> list[int]:
+        """Requests of a caller whose result is known and not delivered, oldest first.
+
+        Args:
+            calling_ae: its AE title.
+            owner_id: whose instances.
+            peer: the peer that it is; "" for none, who gets no peer's results.
+        """
         with self._database.read() as connection:
             return list(
                 connection.scalars(
@@ -322,6 +329,7 @@ class Commitments:
                         _OPEN,
                         _table.c.calling_ae == calling_ae,
                         _table.c.owner_id == owner_id,
+                        _table.c.peer.in_(("", peer)),
                         _table.c.state == CommitmentState.JUDGED.value,
                     )
                     .order_by(_table.c.id)
@@ -365,12 +373,6 @@ class Commitments:
             return len(ids)
 
 
-def _duplicate(action: Action) -> Result:
-    reason = FailureReason.DUPLICATE_TRANSACTION_UID
-    failed = tuple(Failure(*each, reason) for each in dict.fromkeys(action.references))
-    return Result(action.transaction_uid, (), failed)
-
-
 def _judging(number: int) -> NewWork:
     return NewWork(JUDGE, {"id": number}, origin=_origin(number))
 
@@ -386,29 +388,19 @@ def _origin(number: int) -> str:
 
 
 def _wake(connection: Connection, numbers: Sequence[int]) -> None:
+    here = and_(
+        _work.c.origin.in_([_origin(number) for number in numbers]),
+        _work.c.kind.in_((JUDGE, DELIVER)),
+    )
+    now: dict[str, Any] = {"state": WorkState.READY.value, "ready_at": _now()}
     connection.execute(
-        update(_work)
-        .where(
-            _work.c.origin.in_([_origin(number) for number in numbers]),
-            _work.c.kind == DELIVER,
-            _work.c.state == WorkState.WAITING.value,
-        )
-        .values(state=WorkState.READY.value, ready_at=_now())
+        update(_work).where(here, _work.c.state == WorkState.WAITING.value).values(now)
     )
     # One that has run to its end without success begins anew.
     connection.execute(
         update(_work)
-        .where(
-            _work.c.origin.in_([_origin(number) for number in numbers]),
-            _work.c.kind == DELIVER,
-            _work.c.state == WorkState.DEAD.value,
-        )
-        .values(
-            state=WorkState.READY.value,
-            ready_at=_now(),
-            attempts=0,
-            finished_at=None,
-        )
+        .where(here, _work.c.state == WorkState.DEAD.value)
+        .values(now | {"attempts": 0, "finished_at": None})
     )
 
 

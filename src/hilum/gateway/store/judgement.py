@@ -21,7 +21,14 @@ from hilum.gateway.store.database import Database
 from hilum.gateway.store.delivery import Level
 from hilum.gateway.store.retention import commit_instances, has_planned_deletion
 from hilum.gateway.store.scan import Problem
-from hilum.services.commitment import Action, Failure, FailureReason, Reference, Result
+from hilum.services.commitment import (
+    Action,
+    Failure,
+    FailureReason,
+    Reference,
+    Result,
+    failed_as_a_whole,
+)
 
 __all__ = ["judge"]
 
@@ -57,8 +64,7 @@ def judge(
     """
     asked = list(dict.fromkeys(action.references))
     if len(asked) > max_references:
-        too_many = FailureReason.RESOURCE_LIMITATION
-        return Result(action.transaction_uid, (), tuple(Failure(*each, too_many) for each in asked))
+        return failed_as_a_whole(action, FailureReason.RESOURCE_LIMITATION)
     reasons: dict[Reference, int] = {}
     for start in range(0, len(asked), _PIECE):
         page = asked[start : start + _PIECE]

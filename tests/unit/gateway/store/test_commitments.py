@@ -292,9 +292,9 @@ def test_a_delivered_result_goes_out_again_when_asked_for_again(world: World) ->
     result = Result("2.25.7", refs("1.2", "1.1"))
     settle(world, commitments, number, result)
     commitments.delivered(number, "same")
-    assert commitments.waiting_for("CT1", 0) == []
+    assert commitments.waiting_for("CT1", 0, "") == []
     assert commitments.record(CLIENT, Action("2.25.7", refs("1.1", "1.2")), max_open=10) == number
-    assert commitments.waiting_for("CT1", 0) == [number]
+    assert commitments.waiting_for("CT1", 0, "") == [number]
     assert work(world, DELIVER) == 2
     found = commitments.load(number)
     assert found is not None and found.result == result
@@ -311,7 +311,7 @@ def test_another_list_under_the_same_transaction_fails(world: World) -> None:
     assert reasons(found.result) == dict.fromkeys(
         ("1.1", "1.2"), FailureReason.DUPLICATE_TRANSACTION_UID
     )
-    assert commitments.waiting_for("CT1", 0) == [other]
+    assert commitments.waiting_for("CT1", 0, "") == [other]
     # Of another caller, or for another user, it is another transaction: nothing tells of it.
     for asked in (Asked(0, "HILUM", "CT2"), Asked(7, "RVU-alice", "CT1")):
         third = commitments.load(
@@ -328,6 +328,19 @@ def test_open_requests_have_a_limit(world: World) -> None:
         commitments.record(CLIENT, Action("2.25.9", refs("1.1")), max_open=3)
     commitments.record(Asked(0, "HILUM", "CT2"), Action("2.25.9", refs("1.1")), max_open=3)
     assert commitments.record(CLIENT, Action("2.25.1", refs("1.1")), max_open=3)
+
+
+def test_what_a_peer_asked_for_is_for_that_peer(world: World) -> None:
+    commitments = Commitments(world.storage.database)
+    by_peer = commitments.record(
+        Asked(0, "HILUM", "CT1", "ct1"), Action("2.25.7", refs("1.1")), max_open=10
+    )
+    settle(world, commitments, by_peer, Result("2.25.7", refs("1.1")))
+    by_nobody = commitments.record(CLIENT, Action("2.25.8", refs("1.1")), max_open=10)
+    settle(world, commitments, by_nobody, Result("2.25.8", refs("1.1")))
+    assert commitments.waiting_for("CT1", 0, "ct1") == [by_peer, by_nobody]
+    for other in ("", "ct2"):
+        assert commitments.waiting_for("CT1", 0, other) == [by_nobody]
 
 
 def test_waiting_deliveries_are_woken(world: World) -> None:
