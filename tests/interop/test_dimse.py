@@ -19,6 +19,7 @@ from hilum.net import (
     AE,
     Accept,
     Association,
+    Limits,
     Remote,
     Reply,
     Request,
@@ -157,14 +158,14 @@ class Provider:
 
 
 @contextmanager
-def on_a_loop(authorise: Any) -> Iterator[int]:
+def on_a_loop(authorise: Any, limits: Limits | None = None) -> Iterator[int]:
     """A server of ours in a thread; gives its port."""
     started: list[Any] = []
     ready = threading.Event()
 
     async def main() -> None:
         stop = asyncio.Event()
-        async with await serve(peers.HOST, 0, authorise) as server:
+        async with await serve(peers.HOST, 0, authorise, limits=limits) as server:
             started.extend((server.port, asyncio.get_running_loop(), stop))
             ready.set()
             await stop.wait()
@@ -240,6 +241,19 @@ def test_getscu_gets_from_us(provider: Provider, tmp_path: Path, model: str) -> 
     done = dcmtk("getscu", provider.port, model, *wanted, "-od", str(tmp_path)).check()
     check(received(tmp_path))
     assert len(provider.asked[0].association.rq.contexts) > 100, done.output
+
+
+@pytest.mark.parametrize("theirs", ["4096", "16384", "131072"])
+@pytest.mark.parametrize("ours", [0, 4096, 16383, 131072])
+def test_maximum_lengths(images: list[Path], tmp_path: Path, ours: int, theirs: str) -> None:
+    """Each side keeps to the other's, none and odd ones too (field notes A 10)."""
+    made = Provider(images)
+    with on_a_loop(made.authorise, Limits(max_length=ours)) as port:
+        dcmtk(
+            "getscu", port, "-S", "-pdu", theirs, "-k", "0008,0052=STUDY",
+            "-k", f"0020,000D={STUDY}", "-od", str(tmp_path),
+        ).check()  # fmt: skip
+    check(received(tmp_path))
 
 
 def test_pynetdicoms_getscu_gets_from_us(provider: Provider, tmp_path: Path) -> None:
