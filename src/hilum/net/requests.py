@@ -394,7 +394,8 @@ class Responses:
     over what still comes; the association is aborted if that lasts longer than ``Timeouts.dimse``.
 
     While nobody takes them, up to ``Limits.max_responses`` responses and
-    ``Limits.max_response_bytes`` are kept; then reading pauses.
+    ``Limits.max_response_bytes`` are kept; then reading pauses. Without a window another request waits
+    for the final response, so that whoever makes it must not be the one who takes them.
     """
 
     def __init__(
