@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import secrets
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -32,9 +33,9 @@ from hilum.cli.options import (
     requestor_options,
     timeouts_of,
 )
-from hilum.cli.report import print_json, shown
+from hilum.cli.report import shown
 from hilum.cli.running import run, set_up_logging
-from hilum.errors import ConfigurationError, HilumError, InvalidDicom
+from hilum.errors import ConfigurationError, HilumError, InvalidDicom, LimitExceeded
 from hilum.net.association import Response
 from hilum.net.client import NATIVE, connect
 from hilum.services.dictionary import keyword_for_tag
@@ -46,6 +47,8 @@ from hilum.wire.command import CommandField
 
 __all__ = ["main", "worklist"]
 
+# JSON is one document: what a provider that never ends would fill memory with.
+_MOST_HELD = 32 << 20
 _SHOWN = Namespace(key=None, all=False, max_value=64, max_inline=1 << 16)
 
 
@@ -161,7 +164,8 @@ class _Report:
         self._peer = peer
         self._options = options
         self._model = MODELS[options.model].find
-        self._documents: list[dict[str, object]] = []
+        self._matches: list[str] = []  # as JSON, an eighth of what objects would take
+        self._held = 0
         self._columns: tuple[tuple[tuple[int, int], ...], ...] = ()
         self._error: str | None = None
         self._status: int | None = None
@@ -203,7 +207,12 @@ class _Report:
         if self._directory is not None:
             self._write(self._directory, response.data, syntax)
         if self._options.json:
-            self._documents.append(as_json(held, _SHOWN))
+            self._held += len(response.data)
+            if self._held > _MOST_HELD:
+                raise LimitExceeded(
+                    f"answers of over {_MOST_HELD} bytes; ask for less, or use --csv", 0
+                )
+            self._matches.append(json.dumps(as_json(held, _SHOWN)))
         elif self._options.csv:
             self._row(response.data, syntax)
         elif not self._options.quiet:
@@ -234,9 +243,12 @@ class _Report:
                 "ok": ok,
                 "status": None if self._status is None else f"{self._status:04X}",
                 "error": self._error or (None if ok else self._said),
-                "matches": self._documents,
             }
-            print_json(document)
+            opened = json.dumps(document, indent=2).removesuffix("\n}")
+            print(f'{opened},\n  "matches": [', end="")
+            for number, match in enumerate(self._matches):
+                print(f"{',' if number else ''}\n    {match}", end="")
+            print("\n  ]\n}")
         elif self._error is not None:
             print(f"{self._peer}: {shown(self._error)}", file=sys.stderr)
         elif not ok:
