@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 it went well, 1 it failed, 2 it was not understood.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _write_whole()
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help(), file=sys.stdout if words else sys.stderr)
         return OK if words else USAGE
@@ -72,6 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as stop:  # argparse and click say their exit code so
         return stop.code if isinstance(stop.code, int) else FAILED if stop.code else OK
+
+
+def _write_whole() -> None:
+    """Buffer standard output by lines where ``PYTHONUNBUFFERED`` made it raw.
+
+    A raw one drops what a short write left, and writes to a pipe are short while the kernel takes
+    an io_uring of uvloop's apart: a long document would have holes.
+    """
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        fd = sys.stdout.fileno()
+        sys.stdout = open(fd, "w", 1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
 
 
 def _tool(module: str, words: list[str]) -> int:

@@ -108,3 +108,14 @@ def test_the_tools_need_nothing_of_the_gateway() -> None:
     )
     assert done.returncode == 1, done.stderr
     assert "0 sent, 0 warnings, 0 failed, 1 skipped" in done.stdout
+
+
+def test_a_raw_standard_output_is_buffered_by_lines() -> None:
+    """A short write to a pipe loses the rest of a long document otherwise."""
+    program = (
+        "import io, sys; from hilum.cli.main import main; main(['--version']);"
+        "assert isinstance(sys.stdout.buffer, io.BufferedWriter); assert sys.stdout.line_buffering"
+    )
+    done = subprocess.run([sys.executable, "-u", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hilum ")
