@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from hilum.gateway.flow.address import Call, Router, Service
 from hilum.gateway.flow.commitment import CommitmentProvider
 from hilum.gateway.flow.commitment_user import CommitmentUser
 from hilum.gateway.flow.fetch import Fetcher
+from hilum.gateway.flow.find_and_get import QueryRetrieve
+from hilum.gateway.flow.identity import PasscodeChecker
 from hilum.gateway.flow.moves import Moves
 from hilum.gateway.flow.names import HostNames
 from hilum.gateway.store import posix
@@ -57,6 +59,7 @@ from hilum.gateway.work.pool import Pool
 from hilum.gateway.work.runner import Runner
 from hilum.gateway.work.schedule import decide
 from hilum.net import Accept, Server, serve
+from hilum.net.server import Network
 from hilum.net.tls import server_context
 from hilum.services.header import HeaderScanner
 
@@ -295,20 +298,21 @@ class Gateway:
         )
         for kind in (*commitment.kinds, *self.commitment_user.kinds):
             self.kinds.add(kind)
-        self._services: tuple[Service, ...] = (self.commitment_user.admit, commitment.admit)
         self._moves = Moves()
         fetches = Fetches(storage.database)
         fetcher = Fetcher(fetches, config, lambda: self._router, self._committer, self._moves)
         for kind in fetcher.kinds:
             self.kinds.add(kind)
-        self._router = Router(
-            config.access,
-            storage.directory.snapshot(),
-            {},
-            self._committer,
-            self._services,
-            self._moves,
+        query_retrieve = QueryRetrieve(
+            config, storage.database, storage.blobs, lambda: self._router.snapshot
         )
+        self._services: tuple[Service, ...] = (
+            query_retrieve.admit,
+            self.commitment_user.admit,
+            commitment.admit,
+        )
+        self._passcodes = PasscodeChecker()
+        self._router = self._routing(storage.directory.snapshot(), {})
 
     def offered(self, peer: Peer | None) -> Accept:
         """What is offered under the first called title to a peer, or to whoever is welcome.
@@ -424,14 +428,17 @@ class Gateway:
             log.warning("no listener is enabled; add one with 'hilum listener add'")
 
     def _route(self, snapshot: Snapshot) -> None:
-        networks = self._names.networks(snapshot.peers)
-        self._router = Router(
+        self._router = self._routing(snapshot, self._names.networks(snapshot.peers))
+
+    def _routing(self, snapshot: Snapshot, networks: Mapping[str, tuple[Network, ...]]) -> Router:
+        return Router(
             self.config.access,
             snapshot,
             networks,
             self._committer,
             self._services,
             self._moves,
+            self._passcodes,
         )
 
     async def _look_up(self, snapshot: Snapshot) -> None:

@@ -29,6 +29,8 @@ __all__ = [
     "Commitment",
     "Config",
     "Fetch",
+    "QuerySettings",
+    "RetrieveSettings",
     "Store",
     "Tls",
     "Work",
@@ -43,6 +45,7 @@ _MAY_BE_ZERO = {
     "store.reserve",
     "store.reserve_inodes",
     "store.spool",
+    "query.max_headers",
     "stop_within",
     "work.grace",
     "work.keep",
@@ -196,6 +199,36 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class QuerySettings:
+    """Answers to C-FIND."""
+
+    max_matches: int = _setting(
+        500_000, "responses to one query; with more it ends with A700H after so many", "responses"
+    )
+    max_headers: int = _setting(
+        500,
+        "matches up to which keys that the index does not hold are looked up in the files; with "
+        "more they are answered as not supported (FF01H). 0: never",
+        "files",
+    )
+    strict: bool = _setting(
+        False,
+        "refuse (A900H) hierarchical queries without the unique keys above their level, instead of "
+        "answering them",
+    )
+    threads: int = _setting(3, "queries that read from the index at the same moment", "threads")
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveSettings:
+    """C-GET and C-MOVE."""
+
+    parallel: int = _setting(
+        1, "associations to a move destination at once, for each C-MOVE", "associations"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole tree."""
 
@@ -218,6 +251,8 @@ class Config:
     work: Work = field(default_factory=Work)
     commitment: Commitment = field(default_factory=Commitment)
     fetch: Fetch = field(default_factory=Fetch)
+    query: QuerySettings = field(default_factory=QuerySettings)
+    retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
     tls: Tls = field(default_factory=Tls)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

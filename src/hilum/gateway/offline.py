@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -90,7 +90,9 @@ async def offline_receiver(config: Config) -> AsyncIterator[Receiver]:
         router = Router(Access(), storage.directory.snapshot(), {}, committer)
         listener = Listener("offline", 0, "127.0.0.1")
 
-        def authorise(rq: AssociateRQ, caller: Peer) -> Accept | Reject:
+        def authorise(
+            rq: AssociateRQ, caller: Peer
+        ) -> Accept | Reject | Awaitable[Accept | Reject]:
             shown = rq.user_identity
             if shown is None or not secrets.compare_digest(shown.primary, identity.primary):
                 return Reject(1, 1, 1, "not asked for")

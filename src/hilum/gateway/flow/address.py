@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from hilum.errors import ConfigurationError
 from hilum.gateway.config import Access
+from hilum.gateway.flow.identity import PasscodeChecker, is_checked
 from hilum.gateway.flow.moves import Moves
 from hilum.gateway.flow.receive import opener
+from hilum.gateway.permission import fingerprint, may_see
 from hilum.gateway.store.commit import Committer, Destination
 from hilum.gateway.store.entries import (
     PIPELINE_PREFIX,
+    SERVICES,
     USER_PREFIX,
     CalledTitle,
     Listener,
@@ -25,10 +28,12 @@ from hilum.gateway.store.entries import (
     Snapshot,
     check_ae_title,
 )
+from hilum.gateway.store.results import Viewer
 from hilum.gateway.store.schema import GLOBAL_OWNER, TitleKind, quarantine_owner
 from hilum.net.server import Network
 from hilum.net.service import Accept, Reject, storage_policy
 from hilum.net.service import Peer as Caller
+from hilum.wire.items import UserIdentityResponse
 from hilum.wire.pdu import AssociateRQ
 
 __all__ = ["Call", "Router", "Service"]
@@ -37,7 +42,7 @@ ANY = "*"
 """A peer with this AE title stands for every caller from its addresses."""
 
 
-_ANY_SERVICE = frozenset({"echo", "store", "commit"})
+_ANY_SERVICE = frozenset(SERVICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,20 @@ class Call:
         calling_ae: calling AE title.
         owner_id: whose instances the title keeps; negative for those in quarantine.
         peer: the peer that calls; None where others are welcome.
+        viewer: what it may see.
+        keeps_for_all: the title keeps for everyone; only such a title answers queries.
+        fallback_charset: of text without (0008,0005); None for the default.
+        rq: A-ASSOCIATE-RQ.
     """
 
     called_ae: str
     calling_ae: str
     owner_id: int
     peer: Peer | None
+    viewer: Viewer = Viewer()  # noqa: RUF009 - frozen
+    keeps_for_all: bool = False
+    fallback_charset: str | None = None
+    rq: AssociateRQ | None = None
 
     def may(self, service: str) -> bool:
         """Whether the caller may ask for a service of `SERVICES`."""
@@ -76,6 +89,7 @@ class Router:
         committer: takes what is stored.
         services: what is served besides storage: each adds its own to an acceptance.
         moves: C-MOVEs of ours that go on.
+        passcodes: checks user identities.
     """
 
     access: Access
@@ -84,6 +98,7 @@ class Router:
     committer: Committer
     services: Sequence[Service] = ()
     moves: Moves | None = None
+    passcodes: PasscodeChecker = field(default_factory=PasscodeChecker)
     _listener_networks: dict[str, tuple[Network, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,20 +109,48 @@ class Router:
                 ipaddress.ip_network(span, strict=False) for span in listener.allowed
             )
 
-    def authorise(self, listener: Listener, rq: AssociateRQ, caller: Caller) -> Accept | Reject:
+    def authorise(
+        self, listener: Listener, rq: AssociateRQ, caller: Caller
+    ) -> Accept | Reject | Awaitable[Accept | Reject]:
         """Let an association in, or say why not.
 
-        Who is not allowed to call is told so before anything about titles.
+        Who is not allowed to call is told so before anything about titles, or about a passcode,
+        which is looked at of peers only and takes a while.
         """
         peer = self._peer(rq.calling_ae_title, caller.address)
         if peer is None and not self._is_welcome(listener, caller):
             return Reject.unknown_calling_title(_stranger(rq.calling_ae_title, caller.address))
         if peer is not None and _ANY_SERVICE.isdisjoint(peer.services):
-            return Reject.unknown_calling_title(f"peer {peer.name!r} may neither echo nor store")
+            return Reject.unknown_calling_title(f"peer {peer.name!r} may ask for nothing")
+        certificate = _certificate(caller)
+        if peer is not None and is_checked(rq.user_identity):
+            return self._with_passcode(listener, rq, peer, certificate, caller.address)
+        return self._titled(
+            listener, rq, peer, may_see(self.snapshot, peer, certificate=certificate)
+        )
+
+    async def _with_passcode(
+        self, listener: Listener, rq: AssociateRQ, peer: Peer, certificate: str, address: str
+    ) -> Accept | Reject:
+        identity = rq.user_identity
+        assert identity is not None
+        user = await self.passcodes.check(identity, self.snapshot, address)
+        if user is None:
+            return Reject(why=f"peer {peer.name!r}: no such user, or another passcode")
+        viewer = may_see(self.snapshot, peer, certificate=certificate, user=user)
+        decision = self._titled(listener, rq, peer, viewer)
+        if isinstance(decision, Accept) and identity.response_requested:
+            return replace(decision, items=(*decision.items, UserIdentityResponse()))
+        return decision
+
+    def _titled(
+        self, listener: Listener, rq: AssociateRQ, peer: Peer | None, viewer: Viewer
+    ) -> Accept | Reject:
+        """What the called title makes of it."""
         called = rq.called_ae_title
         title_found = self.snapshot.resolve(called)
         if title_found is not None:
-            return self._served(title_found, peer, rq)
+            return self._served(title_found, peer, rq, viewer)
         if not listener.any_title or self._is_somebodys(called):
             return Reject.unknown_called_title(_unknown(called))
         default = self.snapshot.resolve(listener.default_title)
@@ -116,7 +159,7 @@ class Router:
                 f"listener {listener.name!r} takes any title for {listener.default_title!r}, which "
                 f"is not served; add it with 'hilum ae add {shlex.quote(listener.default_title)}'"
             )
-        return self._served(default, peer, rq)
+        return self._served(default, peer, rq, viewer)
 
     def _is_somebodys(self, called: str) -> bool:
         """A title that names a user or a pipeline, or is switched off, never means another."""
@@ -147,14 +190,28 @@ class Router:
         # A balancer's connections come from this machine for everyone.
         return ip.is_loopback and self._trust_loopback and not caller.proxied
 
-    def _served(self, title: CalledTitle, peer: Peer | None, rq: AssociateRQ) -> Accept:
+    def _served(
+        self, title: CalledTitle, peer: Peer | None, rq: AssociateRQ, viewer: Viewer
+    ) -> Accept:
         owner_id = title.account_id or GLOBAL_OWNER
         if title.kind is TitleKind.QUARANTINE:
             owner_id = quarantine_owner(owner_id)
-        return self.offered(title, Call(rq.called_ae_title, rq.calling_ae_title, owner_id, peer))
+        return self.offered(
+            title,
+            Call(
+                rq.called_ae_title,
+                rq.calling_ae_title,
+                owner_id,
+                peer,
+                viewer,
+                fallback_charset=_fallback(title, peer),
+                rq=rq,
+            ),
+        )
 
     def offered(self, title: CalledTitle, call: Call) -> Accept:
         """What a caller is offered under a title: storage, and what each service adds."""
+        call = replace(call, keeps_for_all=title.kind is TitleKind.GLOBAL)
         accept = self._accept(title, call.peer)
         for service in self.services:
             accept = service(accept, call)
@@ -169,9 +226,7 @@ class Router:
             duplicates=title.duplicates,
             missing_uids=title.missing_uids,
             quarantine=title.kind is TitleKind.QUARANTINE,
-            fallback_charset=(peer.fallback_charset if peer else "")
-            or title.fallback_charset
-            or None,
+            fallback_charset=_fallback(title, peer),
         )
 
     def _accept(self, title: CalledTitle, peer: Peer | None) -> Accept:
@@ -184,6 +239,17 @@ class Router:
             ),
             open_store=opener(self.committer, destination, moves=self.moves) if may_store else None,
         )
+
+
+def _fallback(title: CalledTitle, peer: Peer | None) -> str | None:
+    return (peer.fallback_charset if peer else "") or title.fallback_charset or None
+
+
+def _certificate(caller: Caller) -> str:
+    """The fingerprint of the verified client certificate; "" without one."""
+    if caller.tls is None or caller.certificate is None:
+        return ""
+    return fingerprint(caller.tls.getpeercert(binary_form=True))
 
 
 def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hilum.gateway.store.file_meta import HEADER_MAXIMUM, parse_header
 from hilum.gateway.store.scan import open_place
 
-__all__ = ["mapped"]
+__all__ = ["mapped", "mapped_with_syntax"]
 
 
 @contextmanager
@@ -24,6 +24,13 @@ def mapped(root: str, path: str) -> Iterator[memoryview]:
         OSError: the file cannot be opened.
         InvalidDicom: its header is not ours, or damaged.
     """
+    with mapped_with_syntax(root, path) as (data, _):
+        yield data
+
+
+@contextmanager
+def mapped_with_syntax(root: str, path: str) -> Iterator[tuple[memoryview, str]]:
+    """The same, and the transfer syntax that its file meta says."""
     file, start = open_place(root, path)
     with file:
         meta, offset = parse_header(file.read(HEADER_MAXIMUM))
@@ -33,4 +40,4 @@ def mapped(root: str, path: str) -> Iterator[memoryview]:
             memoryview(whole) as view,
             view[begin : None if start is None else begin + meta.length] as data,
         ):
-            yield data
+            yield data, meta.transfer_syntax_uid

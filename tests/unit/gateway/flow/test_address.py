@@ -263,7 +263,7 @@ def test_a_peer_by_host_name() -> None:
 
 def test_the_peer_with_the_title_goes_before_the_one_with_the_star() -> None:
     both = (
-        Peer("floor", "*", "10.1.0.0/16", services=("query",)),
+        Peer("floor", "*", "10.1.0.0/16", services=()),
         Peer("ct1", "CT1", "10.1.2.3"),
     )
     for peers in (both, both[::-1]):
@@ -283,7 +283,7 @@ def test_a_peer_that_may_only_echo_gets_no_storage_context() -> None:
 
 
 def test_a_peer_may_be_restricted_on_this_machine_too() -> None:
-    peer = Peer("none", "CT1", "127.0.0.1", services=("query",))
+    peer = Peer("none", "CT1", "127.0.0.1", services=())
     assert not allowed(decide(router(peer)))
     assert allowed(decide(router(peer), calling="OTHER"))
 
