@@ -460,6 +460,22 @@ def echoscu(called: str, port: int, *options: str, nodelay: bool = True) -> Fini
     return run(_dcmtk("echoscu", called, port, options, ()), nodelay=nodelay)
 
 
+def findscu(called: str, port: int, *options: str) -> Finished:
+    """Query with DCMTK's findscu."""
+    return run(_dcmtk("findscu", called, port, options, ()))
+
+
+def getscu(called: str, port: int, directory: Path, *options: str) -> Finished:
+    """Retrieve into a folder with DCMTK's getscu."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return run(_dcmtk("getscu", called, port, ("-od", str(directory), *options), ()))
+
+
+def movescu(called: str, port: int, *options: str) -> Finished:
+    """Have something sent with DCMTK's movescu; ``-aem`` says where to."""
+    return run(_dcmtk("movescu", called, port, options, ()))
+
+
 def _pynetdicom(program: str, called: str, port: int, *after: str) -> list[str]:
     return [sys.executable, "-m", "pynetdicom", program, HOST, str(port), *after, "-aec", called]
 
@@ -474,3 +490,19 @@ def pynetdicom_storescu(
 def pynetdicom_echoscu(called: str, port: int, *options: str) -> Finished:
     """Send a C-ECHO with pynetdicom's echoscu application."""
     return run(_pynetdicom("echoscu", called, port, *options))
+
+
+def pynetdicom_findscu(called: str, port: int, *options: str) -> Finished:
+    """Query with pynetdicom's findscu application."""
+    return run(_pynetdicom("findscu", called, port, *options))
+
+
+def pynetdicom_getscu(called: str, port: int, directory: Path, *options: str) -> Finished:
+    """Retrieve into a folder with pynetdicom's getscu application."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return run(_pynetdicom("getscu", called, port, *options), directory=directory)
+
+
+def pynetdicom_movescu(called: str, port: int, *options: str) -> Finished:
+    """Have something sent with pynetdicom's movescu application."""
+    return run(_pynetdicom("movescu", called, port, *options))

@@ -64,16 +64,31 @@ def _is_multi(value: object) -> bool:
     return type(value).__name__ == "MultiValue"
 
 
-def find(datasets: Sequence[Dataset], identifier: Dataset) -> list[dict[str, list[str]]]:
-    """The answers to a query: for each match, the values of every key that was asked for."""
-    level = identifier.QueryRetrieveLevel
-    answers = []
-    for entity in _entities(datasets, level):
-        attributes = _attributes(entity, datasets, level)
-        asked = [element.keyword for element in identifier if element.keyword in attributes]
-        if all(_matches(identifier, keyword, attributes[keyword]) for keyword in asked):
-            answers.append({keyword: attributes[keyword] for keyword in asked})
-    return answers
+class Reference:
+    """What can be found in data sets.
+
+    Args:
+        datasets: in order of arrival.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self.datasets = datasets
+        self._known: dict[str, list[dict[str, list[str]]]] = {}
+
+    def find(self, identifier: Dataset) -> list[dict[str, list[str]]]:
+        """The answers to a query: for each match, the values of every key that was asked for."""
+        level = identifier.QueryRetrieveLevel
+        if level not in self._known:
+            self._known[level] = [
+                _attributes(entity, self.datasets, level)
+                for entity in _entities(self.datasets, level)
+            ]
+        answers = []
+        for attributes in self._known[level]:
+            asked = [element.keyword for element in identifier if element.keyword in attributes]
+            if all(_matches(identifier, keyword, attributes[keyword]) for keyword in asked):
+                answers.append({keyword: attributes[keyword] for keyword in asked})
+        return answers
 
 
 def _identity(dataset: Dataset, level: str) -> tuple[object, ...]:
@@ -127,7 +142,8 @@ def _matches(identifier: Dataset, keyword: str, values: list[str]) -> bool:
     asked = values_of(identifier, keyword)
     if vr in ("LT", "ST"):
         asked = ["\\".join(asked)] if asked else []
-    if not asked or any(not one.strip("*") for one in asked):
+    bare = [_group(one) for one in asked] if vr == "PN" else asked  # delimiters mean nothing
+    if not asked or any(not one.strip("*") for one in bare):
         return True
     if asked == ['""']:
         return not values

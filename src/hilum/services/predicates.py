@@ -307,6 +307,8 @@ def _texts(vr: str, value: str, several: bool) -> Predicate:
             patterns[one] = None
             continue
         folded = text.fold_name(one)
+        if not folded.strip("*"):  # but for delimiters
+            return Universal()
         patterns[folded] = None
         # Delimiters at the end of a name are left out, so that "Doe^*" is to find "Doe" too.
         bare = folded

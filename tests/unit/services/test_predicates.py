@@ -162,6 +162,7 @@ def test_names(key, value, expected):
 
 def test_a_name_of_delimiters_only_is_universal():
     assert predicate_for("PN", "^^^") == Universal()
+    assert predicate_for("PN", "*^^") == Universal()
 
 
 # ── dates and times ───────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.filewriter import DicomIO, write_dataset
 from tests.query_world import data_sets, one_query
-from tests.reference_matcher import ATTRIBUTES, COUNTS, LEVELS, find
+from tests.reference_matcher import ATTRIBUTES, COUNTS, LEVELS, Reference
 from tests.unit.gateway.store.index_world import make, make_database, put
 
 from hilum.gateway.store.find import Finder
@@ -75,6 +75,7 @@ class World:
 
     def __init__(self, database, datasets):
         self.database, self.datasets = database, datasets
+        self.reference = Reference(datasets)
         self.entities = {}
 
 
@@ -114,10 +115,10 @@ def ask(database, identifier, viewer=EVERYONE, matching=Matching(), limit=1000, 
     return shown(finder, pages(finder, limit))
 
 
-def expected(datasets, identifier):
+def expected(reference, identifier):
     return sorted(
         tuple(sorted((tag_for_keyword(keyword), "\\".join(v)) for keyword, v in answer.items()))
-        for answer in find(datasets, identifier)
+        for answer in reference.find(identifier)
     )
 
 
@@ -140,7 +141,7 @@ def identifier(level, **values):
 def test_sql_the_engine_and_the_reference_agree(world, seed, limit):
     asked = one_query(random.Random(seed), world.datasets)
     answer = ask(world.database, asked, limit=limit)
-    assert answer == expected(world.datasets, asked)
+    assert answer == expected(world.reference, asked)
 
 
 def entities(world, level):
