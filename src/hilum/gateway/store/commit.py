@@ -3,7 +3,8 @@
 Two threads in a row. The *flush* thread claims everything that waits, writes what is still in
 memory, and flushes the batch's files and directories; the *index* thread commits the rows of what
 was flushed, and posts the answers to the event loop in one call. While one batch is in the index,
-the next is being flushed. A few I/O threads write large objects as they arrive.
+the next is being flushed. Where no other batch waits the flush thread commits the rows by itself:
+a lone sender is spared the change of threads. A few I/O threads write large objects as they arrive.
 
 An arrival is claimed or cancelled, never both: once claimed, its answer waits for the outcome, so
 that no A700H hides an instance that becomes visible later.
@@ -161,6 +162,8 @@ class Committer:
         self._queue: deque[Arrival] = deque()
         self._flushed = threading.Condition()
         self._to_index: deque[list[Arrival]] = deque()
+        # Held by whoever writes to the index, and taken before a batch is chosen for that.
+        self._indexing = threading.Lock()
         self._active_at = 0.0
         self._stopping = False
         self._flush_ended = False
@@ -366,14 +369,30 @@ class Committer:
                 self._arrived.wait()
 
     def _flush_forever(self) -> None:
-        while batch := self._claim():
-            self._flush(batch)
+        try:
+            while batch := self._claim():
+                self._flush(batch)
+                if not self._index_at_once(batch):
+                    with self._flushed:
+                        self._to_index.append(batch)
+                        self._flushed.notify()
+        finally:
             with self._flushed:
-                self._to_index.append(batch)
+                self._flush_ended = True
                 self._flushed.notify()
-        with self._flushed:
-            self._flush_ended = True
-            self._flushed.notify()
+
+    def _index_at_once(self, batch: list[Arrival]) -> bool:
+        """Commit the rows in this thread, unless another batch is before or behind it."""
+        if self._queue or not self._indexing.acquire(blocking=False):
+            return False
+        try:
+            if self._to_index:
+                return False
+            self._index(batch)
+        finally:
+            self._indexing.release()
+        self._loop.call_soon_threadsafe(self._answer_all, batch)
+        return True
 
     def _flush(self, batch: list[Arrival]) -> None:
         ready = []
@@ -429,11 +448,22 @@ class Committer:
                     self._writer.close()
                     self._pixels.close()
                     return
-                batch = self._to_index.popleft()
-                while self._to_index and len(batch) + len(self._to_index[0]) <= self._max_batch:
-                    batch.extend(self._to_index.popleft())
-            self._index(batch)
+            with self._indexing:
+                with self._flushed:
+                    batch = self._next_batch()
+                if not batch:  # all were refused while we waited for our turn
+                    continue
+                self._index(batch)
             self._loop.call_soon_threadsafe(self._answer_all, batch)
+
+    def _next_batch(self) -> list[Arrival]:
+        """What was flushed first, and as much of what came behind it as one batch takes."""
+        batch: list[Arrival] = []
+        while self._to_index and (
+            not batch or len(batch) + len(self._to_index[0]) <= self._max_batch
+        ):
+            batch.extend(self._to_index.popleft())
+        return batch
 
     def _index(self, batch: list[Arrival]) -> None:
         ready = [arrival for arrival in batch if arrival.outcome is None]

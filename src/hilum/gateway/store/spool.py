@@ -36,6 +36,10 @@ __all__ = ["SEGMENT_BYTES", "SEGMENT_OBJECTS", "Segment", "Spool"]
 # What one move takes: some 100 ms, of which a gateway that stops waits for the last one.
 SEGMENT_OBJECTS = 512
 SEGMENT_BYTES = 8 << 20
+# Written ahead as zeros: what is put over them is flushed without the file system's journal, in
+# less than half the time. More would be waste where one small object comes an hour.
+_AHEAD = 1 << 20
+_ZEROS = bytes(_AHEAD)
 
 Parts = Sequence[bytes | bytearray | memoryview]
 
@@ -46,18 +50,19 @@ class Segment:
     Attributes:
         name: 16 hexadecimal digits, unlike any other's ever.
         size: bytes that were appended.
+        filled: bytes of the file, zeros ahead included.
         objects: how many were appended, or found in it.
         in_flight: how many of them have not landed.
         own_paths: of the files that its objects will have.
         sealed: it takes no more.
     """
 
-    __slots__ = ("fd", "in_flight", "name", "objects", "own_paths", "sealed", "size")
+    __slots__ = ("fd", "filled", "in_flight", "name", "objects", "own_paths", "sealed", "size")
 
     def __init__(self, name: str, fd: int = -1) -> None:
         self.name = name
         self.fd = fd
-        self.size = 0
+        self.size = self.filled = 0
         self.objects = 0
         self.in_flight = 0
         self.own_paths: list[str] = []
@@ -118,6 +123,8 @@ class Spool:
                 offset += sum(map(len, parts))
                 views += parts
             try:
+                if offset > segment.filled:
+                    self._fill_ahead(segment, offset)
                 posix.write_all(segment.fd, views)
                 posix.data_sync(segment.fd)
             except BaseException:
@@ -133,6 +140,13 @@ class Spool:
             if segment.objects >= SEGMENT_OBJECTS or segment.size >= SEGMENT_BYTES:
                 self._seal(segment)
         return paths
+
+    @staticmethod
+    def _fill_ahead(segment: Segment, needed: int) -> None:
+        while segment.filled < needed:
+            os.lseek(segment.fd, segment.filled, os.SEEK_SET)
+            segment.filled += posix.write_all(segment.fd, [_ZEROS])
+        os.lseek(segment.fd, segment.size, os.SEEK_SET)
 
     def _create(self) -> Segment:
         """A new segment; its name is durable on return."""
