@@ -296,9 +296,9 @@ class CommitmentProvider:
             cause = await self._try(way, delivery, found)
             if cause is None:
                 # Before the work is done: what is recorded here is never repeated.
-                await asyncio.to_thread(self._commitments.delivered, number, way)
+                kept = await asyncio.to_thread(self._commitments.delivered, found, way)
                 log.info("commitment %d: result delivered (%s)", number, way)
-                return done()
+                return done() if kept else later(0.0, "asked for again")
             causes[way] = cause
         return self._again(found, delivery, causes)
 
@@ -316,7 +316,7 @@ class CommitmentProvider:
         cause = "; ".join(f"{way}: {why}" for way, why in causes.items())
         age = time.time() - found.asked_at / 1e6
         if age >= settings.retry_for or delivery.ways == (Way.SAME,):
-            return dead(cause, also=lambda c: self._commitments.given_up(c, found.id, cause))
+            return dead(cause, also=lambda c: self._commitments.given_up(c, found, cause))
         wait = min(settings.retry_most, max(settings.retry_least, age))
         wait = min(wait, settings.retry_for - age + 1.0)
         # Who comes is told at once; nothing has failed until then.

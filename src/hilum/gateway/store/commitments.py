@@ -164,7 +164,13 @@ class Commitments:
 
     def _known(self, connection: Connection, asked: Asked, transaction_uid: str) -> Sequence[Any]:
         return connection.execute(
-            select(_table.c.id, _table.c.digest, _table.c.state, _table.c.calling_ae).where(
+            select(
+                _table.c.id,
+                _table.c.digest,
+                _table.c.state,
+                _table.c.calling_ae,
+                _table.c.asked_at,
+            ).where(
                 _table.c.transaction_uid == transaction_uid,
                 _table.c.calling_ae == asked.calling_ae,
                 _table.c.owner_id == asked.owner_id,
@@ -214,13 +220,20 @@ class Commitments:
 
     def _again(self, connection: Connection, row: Row[Any]) -> None:
         """The same request once more: its result goes out once more."""
+        here = _table.c.id == row.id
+        # Another time: a report of which nothing is recorded yet may have been answered already,
+        # and who asks after that wants one more.
+        asked_at = max(_now(), row.asked_at + 1)
         if row.state in (CommitmentState.ASKED, CommitmentState.JUDGED):
-            _wake(connection, [row.id])  # not delivered yet: now is a good time
+            connection.execute(update(_table).where(here).values(asked_at=asked_at))
+            _wake(connection, [row.id])
             return
         connection.execute(
             update(_table)
-            .where(_table.c.id == row.id)
-            .values(state=CommitmentState.JUDGED.value, asked_at=_now(), answered_at=None, cause="")
+            .where(here)
+            .values(
+                state=CommitmentState.JUDGED.value, asked_at=asked_at, answered_at=None, cause=""
+            )
         )
         enqueue(connection, [_delivery(row.id, row.calling_ae)])
 
@@ -294,24 +307,41 @@ class Commitments:
             calling = connection.scalar(select(_table.c.calling_ae).where(_table.c.id == number))
             enqueue(connection, [_delivery(number, calling or "")])
 
-    def delivered(self, number: int, way: str) -> None:
-        """The peer has answered the report: it is not sent again unless it is asked for again."""
+    def delivered(self, found: Commitment, way: str) -> bool:
+        """The peer has answered the report: it is not sent again unless it is asked for again.
+
+        Args:
+            found: the request as it was when its report was begun.
+            way: by which the report went.
+
+        Returns:
+            False: it has been asked for again since; nothing was recorded.
+        """
         with self._database.write() as connection:
-            connection.execute(
+            changed = connection.execute(
                 update(_table)
-                .where(_table.c.id == number)
+                .where(_table.c.id == found.id, _table.c.asked_at == found.asked_at)
                 .values(
                     state=CommitmentState.DELIVERED.value, answered_at=_now(), way=way, cause=""
                 )
             )
+            return bool(changed.rowcount)
 
-    def given_up(self, connection: Connection, number: int, cause: str) -> None:
-        """It could not be delivered; the same request gets it again. In a write transaction."""
-        connection.execute(
+    def given_up(self, connection: Connection, found: Commitment, cause: str) -> None:
+        """It could not be delivered; the same request gets it again.
+
+        Args:
+            connection: in the write transaction that ends the work.
+            found: the request as it was when its delivery was tried.
+            cause: for people.
+        """
+        changed = connection.execute(
             update(_table)
-            .where(_table.c.id == number, _table.c.state == CommitmentState.JUDGED.value)
+            .where(_table.c.id == found.id, _table.c.asked_at == found.asked_at)
             .values(state=CommitmentState.GIVEN_UP.value, answered_at=_now(), cause=cause[:2000])
         )
+        if not changed.rowcount:  # asked for again meanwhile
+            enqueue(connection, [_delivery(found.id, found.asked.calling_ae)])
 
     def waiting_for(self, calling_ae: str, owner_id: int, peer: str) -> list[int]:
         """Requests of a caller whose result is known and not delivered, oldest first.

@@ -291,7 +291,9 @@ def test_a_delivered_result_goes_out_again_when_asked_for_again(world: World) ->
     number = commitments.record(CLIENT, action, max_open=10)
     result = Result("2.25.7", refs("1.2", "1.1"))
     settle(world, commitments, number, result)
-    commitments.delivered(number, "same")
+    found = commitments.load(number)
+    assert found is not None
+    assert commitments.delivered(found, "same")
     assert commitments.waiting_for("CT1", 0, "") == []
     assert commitments.record(CLIENT, Action("2.25.7", refs("1.1", "1.2")), max_open=10) == number
     assert commitments.waiting_for("CT1", 0, "") == [number]
@@ -299,6 +301,22 @@ def test_a_delivered_result_goes_out_again_when_asked_for_again(world: World) ->
     found = commitments.load(number)
     assert found is not None and found.result == result
     assert [e.state for e in commitments.listed()] == ["judged"]
+
+
+def test_who_asks_again_before_the_answer_is_recorded_gets_it_again(world: World) -> None:
+    commitments = Commitments(world.storage.database)
+    action = Action("2.25.7", refs("1.1"))
+    number = commitments.record(CLIENT, action, max_open=10)
+    settle(world, commitments, number, Result("2.25.7", refs("1.1")))
+    reported = commitments.load(number)
+    assert reported is not None
+    commitments.record(CLIENT, action, max_open=10)
+    assert not commitments.delivered(reported, "same")
+    assert commitments.waiting_for("CT1", 0, "") == [number]
+    again = commitments.load(number)
+    assert again is not None
+    assert commitments.delivered(again, "same")
+    assert commitments.waiting_for("CT1", 0, "") == []
 
 
 def test_another_list_under_the_same_transaction_fails(world: World) -> None:
@@ -365,8 +383,10 @@ def test_old_requests_are_forgotten_once_they_have_ended(world: World) -> None:
     number = commitments.record(CLIENT, Action("2.25.7", refs("1.1")), max_open=10)
     settle(world, commitments, number, Result("2.25.7", refs("1.1")))
     assert commitments.forget(keep=-1.0) == 0
+    found = commitments.load(number)
+    assert found is not None
     with world.storage.database.write() as connection:
-        commitments.given_up(connection, number, "nobody there")
+        commitments.given_up(connection, found, "nobody there")
     assert [(e.state, e.cause) for e in commitments.listed()] == [("given up", "nobody there")]
     assert commitments.forget(keep=60.0) == 0
     assert commitments.forget(keep=-1.0) == 1
