@@ -54,6 +54,8 @@ _PROGRESS = 2.0
 # UIDs in one request: 50 of 64 characters are a value of 3 KB, which every peer takes that takes
 # lists at all.
 _INSTANCES_AT_ONCE = 50
+# Pieces of 50 studies: more than a fetch adds on average, so that reports do not pile up.
+_FORGOTTEN_AT_ONCE = 50
 # After the peer's last word instances are looked for this often.
 _LOOK = 0.25
 
@@ -123,8 +125,15 @@ class Fetcher:
         async with self._open(peer) as archive:
             await archive.echo()
             duplicates = await self._name_studies(archive, criteria, fetch, _window_of(job))
+        await self._forget_old()
         also = partial(self._fetches.planned, fetch_id=fetch.id, duplicates=duplicates)
         return done(also=also)
+
+    async def _forget_old(self) -> None:
+        """Reports of fetches that were over long ago go, a little with each new fetch."""
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            if not await in_thread(self._fetches.forget, keep=self._config.fetch.keep):
+                return
 
     async def _name_studies(
         self, archive: Archive, criteria: Criteria, fetch: Fetch, window: Mapping[str, str]
