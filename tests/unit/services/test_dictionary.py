@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
+
 import pytest
 from pydicom import datadict
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
 
+from hilum.services import dictionary
 from hilum.services.dictionary import dictionary_vr, tag_for_keyword, uid_dictionary
 
 
@@ -32,3 +36,20 @@ def test_uids_are_pydicoms_and_a_copy() -> None:
     assert found.items() <= UID_dictionary.items()
     found.clear()
     assert uid_dictionary()
+
+
+def test_a_table_is_read_from_its_file_where_pydicom_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = dictionary._table.__wrapped__
+    monkeypatch.delitem(sys.modules, "pydicom._uid_dict", raising=False)
+    assert read("_uid_dict").UID_dictionary == UID_dictionary
+    with pytest.raises(FileNotFoundError):
+        read("_no_such_table")
+    monkeypatch.setattr(dictionary, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pydicom is not installed"):
+        read("_no_such_table")
+    monkeypatch.setattr(dictionary, "find_spec", find_spec)
+    monkeypatch.setattr(dictionary, "spec_from_file_location", lambda *arguments: None)
+    with pytest.raises(ImportError, match="Hilum needs pydicom 3"):
+        read("_no_such_table")

@@ -16,6 +16,7 @@ from hilum.errors import InvalidDicom
 from hilum.services.part10 import (
     HEAD_MAXIMUM,
     FileHead,
+    data_set_start,
     encode_head,
     file_name,
     is_part10,
@@ -239,3 +240,13 @@ def test_no_name_leaves_the_folder(uid: str) -> None:
 def test_other_uids_become_a_digest(uid: str) -> None:
     assert file_name(uid).startswith("uid-")
     assert file_name(uid) != file_name(uid + "1")
+
+
+def test_where_the_data_set_begins_of_files_that_are_no_instances() -> None:
+    written = encode_head(CT, "1.2.3", EXPLICIT)
+    assert data_set_start(written + data_set()) == (len(written), EXPLICIT)
+    assert data_set_start(written) == (len(written), EXPLICIT)
+    assert data_set_start(data_set()) == (0, "")
+    assert data_set_start(b"") == (0, "")
+    with pytest.raises(InvalidDicom, match="file meta information"):
+        data_set_start(written[:-3])
