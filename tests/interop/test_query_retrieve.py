@@ -18,6 +18,7 @@ from tests import peers, samples
 from tests.conftest import require
 from tests.e2e.gateway import Gateway, prepare
 from tests.interop.test_gateway import NATIVE, Good, good
+from tests.net.certificates import Authority
 from tests.query_world import data_sets, queries
 from tests.reference_matcher import Reference
 from tests.tap import Conversation, Message, Tap
@@ -29,6 +30,7 @@ from hilum.gateway.store.entries import Peer
 from hilum.net import connect
 from hilum.net.files import send_files
 from hilum.net.sources import FileSource
+from hilum.net.tls import client_context
 from hilum.services import sop_classes
 from hilum.wire.items import ExtendedNegotiation, UserIdentityRQ
 
@@ -392,6 +394,39 @@ def test_private_data_is_for_a_peer_that_proves_who_it_is(data: Path, tmp_path: 
         push(gateway, files, "RAIVEN")
         assert seen() == studies
         assert seen(calling="WS", user_identity=hers) == studies, "each once"
+
+
+def test_a_peer_is_known_by_its_certificate(data: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server, key = authority.issue("server")
+    ours, others = authority.issue("ws"), authority.issue("other")
+    settings = {
+        "HILUM_TLS_CERTIFICATE": str(server),
+        "HILUM_TLS_KEY": str(key),
+        "HILUM_TLS_CLIENT_CA": str(authority.ca),
+    }
+    port = peers.free_port()
+    gateway_command(data, "listener", "add", "secure", f"127.0.0.1:{port}", "--tls")
+    add = ("peer", "add", "ws", "WS@127.0.0.1", "--service", "query", "--service", "store")
+    gateway_command(data, *add, "--user", "alice", "--certificate", str(ours[0]))
+    datasets = data_sets(13, patients=2)
+    files = written(datasets, tmp_path / "files")
+    everything = identifier("STUDY", StudyInstanceUID="")
+
+    async def seen(certificate: tuple[Path, Path], calling: str) -> set[str]:
+        tls = client_context(ca=authority.ca, certificate=certificate[0], key=certificate[1])
+        async with await connect(
+            "127.0.0.1", port, called="RAIVEN", calling=calling, contexts=FIND, tls=tls
+        ) as association:
+            responses = association.c_find(everything, sop_class_uid=STUDY)
+            found = [r.dataset() async for r in responses if r.data is not None]
+        return {answer.StudyInstanceUID for answer in found}
+
+    with Gateway(data, settings=settings) as gateway:
+        push(gateway, files, "RVU-alice")
+        assert asyncio.run(seen(ours, "WS")) == {ds.StudyInstanceUID for ds in datasets}
+        assert asyncio.run(seen(others, "WS")) == set(), "another one's certificate"
+        assert asyncio.run(seen(ours, "SOMEONE")) == set(), "no known peer"
 
 
 def test_titles_of_users_and_unwelcome_peers_answer_no_queries(data: Path) -> None:

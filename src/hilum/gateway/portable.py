@@ -56,6 +56,8 @@ def _of_account(account: Account) -> dict[str, Any]:
         fields["alias_title"] = account.alias_title
     if account.disabled:
         fields["disabled"] = True
+    if account.groups:  # a passcode, or its hash, is in no file
+        fields["groups"] = list(account.groups)
     return fields
 
 
@@ -198,10 +200,10 @@ def _users(
 ) -> None:
     here = {account.name: account for account in before.accounts}
     for entry in entries:
-        if set(entry) - {"name", "alias_title", "disabled"} or not isinstance(
+        if set(entry) - {"name", "alias_title", "disabled", "groups"} or not isinstance(
             entry.get("name"), str
         ):
-            raise ConfigurationError("a [[user]] has name, alias_title and disabled")
+            raise ConfigurationError("a [[user]] has name, alias_title, disabled and groups")
         name, alias = entry["name"], entry.get("alias_title")
         disabled = bool(entry.get("disabled", False))
         account = here.get(name)
@@ -213,6 +215,9 @@ def _users(
         if disabled != (account.disabled if account else False):
             off = _call(lambda n, d: directory.disable_account(n, disabled=d), name, disabled)
             changes.append((f"user {name}: {'disabled' if disabled else 'enabled'}", off))
+        groups = sorted(map(str, entry.get("groups", ())))
+        if groups != sorted(account.groups if account else ()):
+            changes.append((f"user {name}: groups", _call(directory.set_groups, name, groups)))
 
 
 def _title(entry: Mapping[str, Any], users: set[str]) -> tuple[CalledTitle, str]:

@@ -40,6 +40,7 @@ def fill(directory: Directory) -> None:
     directory.add_account("radiology-research", alias_title="RESEARCH")
     directory.add_account("bob")
     directory.disable_account("bob")
+    directory.set_groups("bob", ["radiology"])
     directory.put_called_title(
         CalledTitle("TRIAL", TitleKind.ACCOUNT, alice.id, DuplicatePolicy.REPLACE,
                     MissingUidPolicy.QUARANTINE, ("1.2.840.10008.1.2.1",), (), "ISO_IR 100",
@@ -50,6 +51,7 @@ def fill(directory: Directory) -> None:
     )
     directory.put_listener(Listener("secure", 2762, tls={"certificate": 'C:\\a "b".pem'}))
     directory.put_peer(Peer("ct", "CT1", "ct1.example", 104, services=("echo", "store")))
+    directory.put_peer(Peer("ws", "WS", "10.0.0.7", belongs_to="@radiology", certificate="0a" * 32))
     directory.set_setting(
         "greeting", {"text": "Grüß\tGott\\", "n": [1, 2.5, True, None], "no": None}
     )
@@ -70,6 +72,7 @@ def test_out_and_in_and_out_again(directory: Directory, other: Directory) -> Non
     assert other.setting("greeting") == {"text": "Grüß\tGott\\", "n": [1, 2.5, True]}
     (bob,) = (a for a in other.snapshot().accounts if a.name == "bob")
     assert bob.disabled
+    assert bob.groups == ("radiology",)
 
 
 def test_what_is_missing_stays_unless_pruned(directory: Directory) -> None:
@@ -81,7 +84,7 @@ def test_what_is_missing_stays_unless_pruned(directory: Directory) -> None:
     assert {line for line in done if line.endswith("removed")} == {
         "listener dose: removed", "listener secure: removed", "title RAIVEN: removed",
         "title HILUM: removed", "title TRIAL: removed", "title STOREOPENREM: removed",
-        "peer ct: removed",
+        "peer ct: removed", "peer ws: removed",
     }  # fmt: skip
     assert [t.title for t in directory.snapshot().called_titles] == ["ONLY"]
     assert len(directory.snapshot().accounts) == 3
@@ -129,7 +132,7 @@ def test_users_change(directory: Directory) -> None:
         directory,
         "[[user]]\nname = 'bob'\nalias_title = 'BOBBY'\n[[user]]\nname = 'alice'\ndisabled = true\n",
     )
-    assert done == ["user bob", "user bob: enabled", "user alice: disabled"]
+    assert done == ["user bob", "user bob: enabled", "user bob: groups", "user alice: disabled"]
 
 
 def test_what_toml_cannot_say() -> None:
