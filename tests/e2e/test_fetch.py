@@ -81,6 +81,11 @@ def world(request, tmp_path: Path) -> Iterator[World]:
     yield from _world(request.param, tmp_path)
 
 
+@pytest.fixture(params=("qrscp by move", "qrscp by get"))
+def qrscp(request, tmp_path: Path) -> Iterator[World]:
+    yield from _world(request.param, tmp_path)
+
+
 @pytest.fixture(params=ARCHIVES[::2])
 def moving(request, tmp_path: Path) -> Iterator[World]:
     yield from _world(request.param, tmp_path)
@@ -88,13 +93,17 @@ def moving(request, tmp_path: Path) -> Iterator[World]:
 
 def _world(kind: str, tmp_path: Path) -> Iterator[World]:
     program, _, how = kind.split()
-    require(program)
+    require("pynetdicom" if program == "qrscp" else program)
     data, port = tmp_path / "data", peers.free_port()
     prepare(data)
     with ExitStack() as stack:
         if program == "dcmqrscp":
             archive = stack.enter_context(
                 peers.dcmqrscp(tmp_path / "archive", moves={"HILUM": port})
+            )
+        elif program == "qrscp":
+            archive = stack.enter_context(
+                peers.pynetdicom_qrscp(tmp_path / "archive", moves={"HILUM": port})
             )
         else:
             modality = peers.Modality("HILUM", port)
@@ -186,6 +195,19 @@ def test_everything_and_again_nothing(world, tmp_path):
         assert world.here() == Counter(everything)
         done = hilum("verify", "--data", world.data)
         assert done["findings"] == []
+
+
+def test_an_archive_that_knows_few_keys(qrscp, tmp_path):
+    """pynetdicom's qrscp names neither modalities of studies nor SOP classes."""
+    study = make(tmp_path / "files", Series("MG", 2), Series("SR", [RDSR], "Dose Report"))
+    other = make(tmp_path / "files", Series("US", 1), patient="P2")
+    fill(qrscp, study, other)
+    with qrscp.gateway(HILUM_FETCH_ATTEMPTS="3"):
+        done = qrscp.fetch("--modality", "MG")
+        assert qrscp.here() == Counter(study.uids)
+        found = {one["study_uid"]: one for one in qrscp.show(done["id"])["by_study"]}
+        assert "(US)" in found[other.uid]["reason"]
+        assert qrscp.fetch("--modality", "MG")["n_arrived"] == 0
 
 
 def test_a_part_of_a_series_is_fetched_alone(world, tmp_path):

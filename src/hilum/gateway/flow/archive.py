@@ -71,6 +71,20 @@ _COMPRESSED = (
 )
 
 
+# What is most likely meant where a peer does not say the SOP class: reports, then images, then the
+# rest, by the last parts of 1.2.840.10008.5.1.4.1.1.
+_LIKELY = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{tail}"
+    for tail in (
+        *("88.67", "88.22", "88.68", "88.76", "88.11", "88.33", "88.34", "88.50", "88.59"),
+        *("88.65", "88.40", "2", "2.1", "4", "4.1", "1", "1.1", "1.1.1", "1.2", "1.2.1"),
+        *("1.3", "1.3.1", "12.1", "12.1.1", "12.2", "12.2.1", "13.1.1", "13.1.2", "13.1.3"),
+        *("20", "128", "130", "6.1", "3.1", "7", "7.1", "7.2", "7.3", "7.4", "11.1", "66"),
+        *("66.4", "104.1", "481.1", "481.2", "481.3", "481.5"),
+    )
+)
+
+
 class ArchiveFailed(HilumError):
     """The peer answered with a failure, or with what cannot be read; the text says which."""
 
@@ -162,9 +176,12 @@ def get_contexts(
     Standard: PS3.4 C.5.3, PS3.7 D.3.3.4.
 
     Args:
-        sop_classes: of what is wanted; those that the standard lists when it is empty.
+        sop_classes: of what is wanted; with "" among them, or none, any is.
     """
-    classes = sorted(set(sop_classes) - {""}) or sorted(STORAGE_SOP_CLASSES)
+    said = set(sop_classes)
+    classes = sorted(said - {""})
+    if not classes or "" in said:
+        classes = list(dict.fromkeys((*classes, *_LIKELY, *sorted(STORAGE_SOP_CLASSES))))
     room = _MOST_CONTEXTS - 3  # Verification, C-FIND, C-GET
     classes = classes[:room]
     native = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
