@@ -112,7 +112,8 @@ def _attributes(
 ) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for above in LEVELS[: LEVELS.index(level) + 1]:
-        same = [d for d in everything if _identity(d, above) == _identity(entity[0], above)]
+        identity = _identity(entity[0], above)
+        same = [d for d in everything if _identity(d, above) == identity]
         for keyword in ATTRIBUTES[above]:
             # The first instance that has a value says it.
             found[keyword] = next((v for d in same if (v := values_of(d, keyword))), [])

@@ -173,7 +173,7 @@ async def test_held_back_by_bytes(provider: Provider) -> None:
 
 
 async def test_endless_responses_after_being_given_up(provider: Provider) -> None:
-    peer, association = await provider.associate(timeouts=Timeouts(dimse=0.2))
+    peer, association = await provider.associate(timeouts=Timeouts(dimse=1.0))
     responses = find(association)
     first = asyncio.create_task(anext(responses))
     flooding = asyncio.create_task(flood(peer, match(await asked(peer))))

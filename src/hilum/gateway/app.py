@@ -406,11 +406,10 @@ class Gateway:
         for name, (listener, server) in tuple(self.servers.items()):
             if _binding(wanted.get(name)) != _binding(listener):
                 del self.servers[name]
+                await server.stop_listening()  # another listener may want the same address
                 self._task(server.close(self.config.stop_within), CLOSING + name)
             else:
                 self.servers[name] = (wanted[name], server)
-        # Their sockets close as they begin to run: another listener may want the same address.
-        await asyncio.sleep(0)
         not_open: dict[str, str] = {}
         for name, listener in wanted.items():
             if name in self.servers:
