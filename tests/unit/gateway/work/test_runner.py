@@ -273,7 +273,7 @@ async def test_chores_come_before_claims_and_their_failures_stop_nothing(world, 
         return done()
 
     world.start(Kind(name="k", run=handler), chores=[chore])
-    await world.until(lambda: bool(made))
+    await world.until(lambda: bool(made) and find(world.database, made[0]) is not None)
     await world.until_state(made[0], WorkState.DONE)
 
 
