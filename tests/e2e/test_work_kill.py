@@ -20,10 +20,11 @@ import psutil
 import pytest
 from tests.e2e.gateway import hilum, prepare
 
+from hilum.gateway.store.claims import NewWork
 from hilum.gateway.store.database import Database, open_database
 from hilum.gateway.store.jobs import counts, listed
-from hilum.gateway.store.schema import WorkState
-from hilum.gateway.store.work import NewWork, enqueue
+from hilum.gateway.store.states import WorkState
+from hilum.gateway.store.work import enqueue
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 

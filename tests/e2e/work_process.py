@@ -15,7 +15,7 @@ from typing import Any
 
 from hilum.gateway.app import Gateway
 from hilum.gateway.config import load
-from hilum.gateway.store.work import Job, NewWork, Outcome, done, retry
+from hilum.gateway.store.claims import Job, NewWork, Outcome, done, retry
 from hilum.gateway.work.kinds import Backoff, Kind, Program
 
 LOG = ""

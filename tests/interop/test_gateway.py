@@ -30,7 +30,7 @@ from hilum.gateway.store.database import open_database
 from hilum.gateway.store.pixels import PixelDigests
 from hilum.gateway.store.queries import versions
 from hilum.gateway.store.results import Viewer
-from hilum.gateway.store.schema import InstanceFlag
+from hilum.gateway.store.states import InstanceFlag
 from hilum.services.content import same_content
 
 pytestmark = pytest.mark.interop

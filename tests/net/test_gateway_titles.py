@@ -22,7 +22,7 @@ from hilum.gateway.config import Access, Config, Store
 from hilum.gateway.store import queries
 from hilum.gateway.store.directory import CalledTitle, Directory, Listener, Peer
 from hilum.gateway.store.results import StudyRow, Viewer
-from hilum.gateway.store.schema import DuplicatePolicy, InstanceFlag, MissingUidPolicy
+from hilum.gateway.store.states import DuplicatePolicy, InstanceFlag, MissingUidPolicy
 from hilum.net import Association, connect
 from hilum.net.association import Response
 

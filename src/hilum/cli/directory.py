@@ -36,7 +36,7 @@ from hilum.gateway.store.entries import (
     Listener,
     Peer,
 )
-from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = ["listeners", "peers", "titles", "users"]
 

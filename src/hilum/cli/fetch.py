@@ -33,7 +33,7 @@ from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.fetches import FETCH, Fetch, Fetches, FetchStudy
 from hilum.gateway.store.jobs import Steering
 from hilum.gateway.store.schedules import Schedule, Schedules
-from hilum.gateway.store.schema import FetchState, StudyState, WorkState
+from hilum.gateway.store.states import FetchState, StudyState, WorkState
 from hilum.gateway.work.schedule import checked
 
 __all__ = ["fetches", "schedules"]

@@ -21,7 +21,7 @@ from hilum.cli.shown import (
 )
 from hilum.errors import ConfigurationError, NotFound
 from hilum.gateway.store.jobs import UNFINISHED, Entry, Steering, counts, find, listed
-from hilum.gateway.store.schema import WorkState
+from hilum.gateway.store.states import WorkState
 
 __all__ = ["jobs"]
 

@@ -50,7 +50,7 @@ from hilum.gateway.store.recover import Report, reconcile
 from hilum.gateway.store.removal import files_deleted, files_to_delete
 from hilum.gateway.store.scan import buckets_on_disk
 from hilum.gateway.store.schedules import Schedules
-from hilum.gateway.store.schema import GLOBAL_OWNER
+from hilum.gateway.store.states import GLOBAL_OWNER
 from hilum.gateway.store.work import WorkTable
 from hilum.gateway.threads import in_thread
 from hilum.gateway.web.listening import can_pass_sockets, first_connection, listen_for_web

@@ -15,7 +15,7 @@ from typing import Any
 from hilum.errors import ConfigurationError
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Account, CalledTitle, Listener, Peer, Snapshot
-from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = ["bring_in", "export"]
 

@@ -24,7 +24,7 @@ from hilum.gateway import heartbeat
 from hilum.gateway.config import Config, rows
 from hilum.gateway.heartbeat import Heartbeat
 from hilum.gateway.store.blobs import MARKER
-from hilum.gateway.store.schema import MissingUidPolicy
+from hilum.gateway.store.states import MissingUidPolicy
 
 
 @dataclass

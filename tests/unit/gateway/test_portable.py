@@ -16,7 +16,7 @@ from hilum.errors import ConfigurationError
 from hilum.gateway import portable
 from hilum.gateway.portable import bring_in, export
 from hilum.gateway.store.directory import CalledTitle, Directory, Listener, Peer
-from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from hilum.gateway.store.entries import (
     check_ae_title,
 )
 from hilum.gateway.store.results import Viewer
-from hilum.gateway.store.schema import GLOBAL_OWNER, TitleKind, quarantine_owner
+from hilum.gateway.store.states import GLOBAL_OWNER, TitleKind, quarantine_owner
 from hilum.net.server import Network
 from hilum.net.service import Accept, Reject, storage_policy
 from hilum.net.service import Peer as Caller

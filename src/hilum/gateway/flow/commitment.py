@@ -21,6 +21,7 @@ from hilum.gateway.config import Config
 from hilum.gateway.flow.address import Call
 from hilum.gateway.flow.peers import address_of, client_tls
 from hilum.gateway.store.blobs import BlobStore
+from hilum.gateway.store.claims import Job, Outcome, dead, done, later, retry
 from hilum.gateway.store.commitments import (
     DELIVER,
     JUDGE,
@@ -34,8 +35,7 @@ from hilum.gateway.store.database import Database
 from hilum.gateway.store.delivery import Delivery, Level, Way
 from hilum.gateway.store.entries import Peer, Snapshot
 from hilum.gateway.store.judgement import judge
-from hilum.gateway.store.schema import CommitmentState
-from hilum.gateway.store.work import Job, Outcome, dead, done, later, retry
+from hilum.gateway.store.states import CommitmentState
 from hilum.gateway.work.kinds import Kind
 from hilum.net.association import Association
 from hilum.net.client import connect

@@ -18,10 +18,10 @@ from hilum.errors import HilumError, NoPresentationContext, Refused
 from hilum.gateway.config import Config
 from hilum.gateway.flow.address import Call
 from hilum.gateway.flow.peers import address_of, client_tls
+from hilum.gateway.store.claims import Job, NewWork, Outcome, dead, done, later, retry
 from hilum.gateway.store.commitment_requests import ASK, CommitmentRequests
 from hilum.gateway.store.database import Database
 from hilum.gateway.store.entries import Peer, Snapshot
-from hilum.gateway.store.work import Job, NewWork, Outcome, dead, done, later, retry
 from hilum.gateway.work.kinds import Kind
 from hilum.net.commitment import Commitments, Destination, transaction_uid
 from hilum.net.service import Accept, service_policy

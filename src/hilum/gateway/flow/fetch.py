@@ -34,11 +34,11 @@ from hilum.gateway.flow.peers import client_tls
 from hilum.gateway.flow.receive import opener
 from hilum.gateway.flow.request import Request
 from hilum.gateway.flow.selection import Choosing, Dropped, Image, Selection, choose
+from hilum.gateway.store.claims import Job, Outcome, dead, done, later, retry
 from hilum.gateway.store.commit import Committer, Destination
 from hilum.gateway.store.entries import Peer
 from hilum.gateway.store.fetches import FETCH, STUDY, Fetch, Fetches, Named, Report
-from hilum.gateway.store.schema import FetchState, StudyState
-from hilum.gateway.store.work import Job, Outcome, dead, done, later, retry
+from hilum.gateway.store.states import FetchState, StudyState
 from hilum.gateway.threads import in_thread
 from hilum.gateway.work.calendar import Window, zone
 from hilum.gateway.work.kinds import Backoff, Kind

@@ -33,7 +33,7 @@ from hilum.gateway.store.incoming import Outcome as Indexed
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.mapped import mapped
 from hilum.gateway.store.pixels import PixelDigests
-from hilum.gateway.store.schema import DuplicatePolicy, InstanceFlag, MissingUidPolicy
+from hilum.gateway.store.states import DuplicatePolicy, InstanceFlag, MissingUidPolicy
 from hilum.net.service import Outcome, Part
 from hilum.services.content import same_content
 from hilum.services.header import HeaderScan, HeaderScanner

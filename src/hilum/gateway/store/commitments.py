@@ -18,9 +18,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from hilum.gateway.store import schema
+from hilum.gateway.store.claims import NewWork
 from hilum.gateway.store.database import Database
-from hilum.gateway.store.schema import CommitmentState, WorkState
-from hilum.gateway.store.work import NewWork, enqueue
+from hilum.gateway.store.states import CommitmentState, WorkState
+from hilum.gateway.store.work import enqueue
 from hilum.services.commitment import (
     Action,
     FailureReason,

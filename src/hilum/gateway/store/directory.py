@@ -34,7 +34,7 @@ from hilum.gateway.store.entries import (
     check_user_name,
 )
 from hilum.gateway.store.passcodes import hash_passcode
-from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = [
     "Account",

@@ -15,7 +15,7 @@ from typing import Any
 
 from hilum.errors import ConfigurationError
 from hilum.gateway.store.delivery import Delivery
-from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 __all__ = [
     "DEFAULT_SERVICES",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hilum.errors import HilumError
 from hilum.gateway.store.keys import INDEX_KEYS
-from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy
+from hilum.gateway.store.states import InstanceFlag, MissingUidPolicy
 from hilum.services.header import HeaderScan
 from hilum.services.sop_classes import NON_PATIENT_STORAGE_SOP_CLASSES
 from hilum.services.status import Status

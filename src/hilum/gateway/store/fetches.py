@@ -16,11 +16,12 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, sel
 
 from hilum.errors import NotFound
 from hilum.gateway.store import schema
+from hilum.gateway.store.claims import NewWork
 from hilum.gateway.store.clock import moment
 from hilum.gateway.store.database import Database
 from hilum.gateway.store.jobs import UNFINISHED, cancel
-from hilum.gateway.store.schema import FetchState, StudyState, WorkState, quarantine_owner
-from hilum.gateway.store.work import NewWork, enqueue, state_is
+from hilum.gateway.store.states import FetchState, StudyState, WorkState, quarantine_owner
+from hilum.gateway.store.work import enqueue, state_is
 
 __all__ = ["FETCH", "STUDY", "Fetch", "FetchStudy", "Fetches", "Named", "Report"]
 

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from hilum.errors import StoreError
-from hilum.gateway.store.schema import DuplicatePolicy, InstanceFlag, quarantine_owner
+from hilum.gateway.store.states import DuplicatePolicy, InstanceFlag, quarantine_owner
 
 __all__ = ["CommitUnknown", "Existing", "Incoming", "Outcome", "OutcomeKind"]
 

@@ -36,8 +36,8 @@ from hilum.gateway.store.keys import (
 )
 from hilum.gateway.store.removal import supersede, withdraw
 from hilum.gateway.store.retention import deletable
-from hilum.gateway.store.schema import DuplicatePolicy, WorkState
 from hilum.gateway.store.statements import Statements
+from hilum.gateway.store.states import DuplicatePolicy, WorkState
 from hilum.gateway.store.tree import (
     MODALITY_AT,
     PatientEntry,

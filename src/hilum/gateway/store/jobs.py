@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, upd
 
 from hilum.gateway.store import schema
 from hilum.gateway.store.database import Database
-from hilum.gateway.store.schema import WorkState
+from hilum.gateway.store.states import WorkState
 from hilum.gateway.store.work import PIECE, state_is
 
 __all__ = ["Entry", "Steering", "UNFINISHED", "cancel_origin", "counts", "find", "listed"]

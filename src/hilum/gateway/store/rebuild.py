@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hilum.errors import StorageFailed
 from hilum.gateway.store import posix, schema
 from hilum.gateway.store.database import Database
-from hilum.gateway.store.schema import InstanceFlag
+from hilum.gateway.store.states import InstanceFlag
 
 __all__ = ["put_in_place", "take_over", "take_over_promises", "unfinished"]
 

@@ -27,7 +27,12 @@ from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.layout import bucket_name, record_path, spooled, spooled_path
 from hilum.gateway.store.mapped import mapped
 from hilum.gateway.store.scan import Found, Problem
-from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy, quarantine_owner
+from hilum.gateway.store.states import (
+    GLOBAL_OWNER,
+    InstanceFlag,
+    MissingUidPolicy,
+    quarantine_owner,
+)
 from hilum.services.header import HeaderScanner
 
 __all__ = ["Owners", "Report", "reconcile"]
@@ -83,7 +88,7 @@ class Owners:
             ConfigurationError: no user can have that name.
         """
         if name is None:
-            return schema.GLOBAL_OWNER
+            return GLOBAL_OWNER
         if name not in self._ids:
             title = None if len(name) <= 12 else f"HILUM-{len(self._ids) + 1}"
             self._ids[name] = self._directory.add_account(name, alias_title=title).id

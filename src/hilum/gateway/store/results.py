@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement
 
-from hilum.gateway.store import schema
+from hilum.gateway.store.states import GLOBAL_OWNER
 
 __all__ = [
     "Cursor",
@@ -56,8 +56,8 @@ class Viewer:
         if self.all:
             return owner >= 0
         own = () if self.account_id is None else (self.account_id,)
-        owners = {schema.GLOBAL_OWNER, *own, *self.others}
-        return owner.in_(sorted(owners)) if len(owners) > 1 else owner == schema.GLOBAL_OWNER
+        owners = {GLOBAL_OWNER, *own, *self.others}
+        return owner.in_(sorted(owners)) if len(owners) > 1 else owner == GLOBAL_OWNER
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select, update
 
 from hilum.gateway.store import schema
-from hilum.gateway.store.schema import InstanceFlag
+from hilum.gateway.store.states import InstanceFlag
 
 __all__ = [
     "cancel_deletion",

@@ -17,10 +17,11 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from hilum.errors import ConfigurationError, NotFound
 from hilum.gateway.store import schema
+from hilum.gateway.store.claims import NewWork
 from hilum.gateway.store.clock import moment
 from hilum.gateway.store.database import Database
 from hilum.gateway.store.jobs import UNFINISHED
-from hilum.gateway.store.work import NewWork, enqueue, state_is
+from hilum.gateway.store.work import enqueue, state_is
 
 __all__ = ["Due", "Plan", "Schedule", "Schedules", "origin_of"]
 

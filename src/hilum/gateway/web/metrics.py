@@ -41,7 +41,7 @@ from prometheus_client.registry import Collector
 import hilum
 from hilum.gateway.heartbeat import Heartbeat
 from hilum.gateway.store.results import Statistics
-from hilum.gateway.store.schema import WorkState
+from hilum.gateway.store.states import WorkState
 from hilum.gateway.web.status import Report
 
 __all__ = ["CONTENT_TYPE", "render"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import hilum
-from hilum.gateway.store.schema import TitleKind, WorkState
+from hilum.gateway.store.states import TitleKind, WorkState
 from hilum.gateway.web.status import Report
 
 __all__ = ["bytes_text", "duration_text", "render"]

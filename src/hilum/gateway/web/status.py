@@ -24,7 +24,7 @@ from hilum.gateway.store.jobs import counts
 from hilum.gateway.store.observe import Event, open_to_look, recent_events
 from hilum.gateway.store.queries import statistics
 from hilum.gateway.store.results import Statistics, Viewer
-from hilum.gateway.store.schema import WorkState
+from hilum.gateway.store.states import WorkState
 from hilum.gateway.web.refreshed import Refreshed
 
 __all__ = ["ANSWER_WITHIN", "Report", "Watch"]

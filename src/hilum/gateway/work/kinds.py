@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hilum.errors import LocalProtocolError
-from hilum.gateway.store.work import Job, Outcome, Wanted, done
+from hilum.gateway.store.claims import Job, Outcome, Wanted, done
 
 __all__ = ["Backoff", "Handler", "Kind", "Kinds", "Program"]
 

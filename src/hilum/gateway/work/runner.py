@@ -15,16 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hilum.errors import HilumError, StorageFailed
-from hilum.gateway.store.work import (
-    End,
-    EndKind,
-    Held,
-    Job,
-    Outcome,
-    Wanted,
-    WorkTable,
-    retry,
-)
+from hilum.gateway.store.claims import End, EndKind, Held, Job, Outcome, Wanted, retry
+from hilum.gateway.store.work import WorkTable
 from hilum.gateway.threads import in_thread
 from hilum.gateway.work.kinds import Kind, Kinds, Program
 from hilum.gateway.work.pool import Pool

@@ -15,7 +15,7 @@ from hilum.gateway.flow.address import Router
 from hilum.gateway.flow.names import HostNames
 from hilum.gateway.store.commit import Arrival, Committer, Destination
 from hilum.gateway.store.entries import Account, CalledTitle, Listener, Peer, Snapshot
-from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
 from hilum.net.association import Association
 from hilum.net.service import Accept, Context, Reject
 from hilum.net.service import Peer as Caller

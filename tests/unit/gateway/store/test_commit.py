@@ -35,7 +35,7 @@ from hilum.gateway.store.incoming import CommitUnknown, Incoming
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.queries import versions
 from hilum.gateway.store.results import Viewer
-from hilum.gateway.store.schema import DuplicatePolicy, InstanceFlag, MissingUidPolicy
+from hilum.gateway.store.states import DuplicatePolicy, InstanceFlag, MissingUidPolicy
 from hilum.gateway.store.verify import verify
 from hilum.services.header import HeaderScan, HeaderScanner
 

@@ -36,7 +36,7 @@ from hilum.gateway.store.retention import (
     deletable,
     plan_deletion,
 )
-from hilum.gateway.store.schema import CommitmentState, DuplicatePolicy, InstanceFlag
+from hilum.gateway.store.states import CommitmentState, DuplicatePolicy, InstanceFlag
 from hilum.services.commitment import Action, Failure, FailureReason, Reference, Result
 from hilum.services.sop_classes import VERIFICATION, may_store
 

@@ -8,7 +8,7 @@ from tests.unit.gateway.store.index_world import make_database, rows
 from hilum.errors import ConfigurationError, NotFound
 from hilum.gateway.store.database import open_database
 from hilum.gateway.store.directory import CalledTitle, Directory, Listener, Peer
-from hilum.gateway.store.schema import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.gateway.store.archive_world import DEFLATED, EXPLICIT, IMPLICIT, encode, image
 
 from hilum.gateway.store.examine import HEADER_KEYS, Examined, Mismatch, examine
-from hilum.gateway.store.schema import InstanceFlag, MissingUidPolicy
+from hilum.gateway.store.states import InstanceFlag, MissingUidPolicy
 from hilum.services.header import HeaderScanner
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -26,7 +26,7 @@ from hilum.gateway.store.database import open_database
 from hilum.gateway.store.index import CommitUnknown, IndexWriter, OutcomeKind
 from hilum.gateway.store.keys import PATIENT_KEYS, STUDY_KEYS, pack_raw, unpack_raw
 from hilum.gateway.store.removal import Scope, files_deleted, files_to_delete, remove
-from hilum.gateway.store.schema import DuplicatePolicy, InstanceFlag
+from hilum.gateway.store.states import DuplicatePolicy, InstanceFlag
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ from hilum.gateway.store.queries import (
     statistics,
 )
 from hilum.gateway.store.removal import Scope, files_to_delete, remove
-from hilum.gateway.store.schema import HEAD, DuplicatePolicy, TitleKind, metadata
+from hilum.gateway.store.schema import HEAD, metadata
+from hilum.gateway.store.states import DuplicatePolicy, TitleKind
 
 URL = os.environ.get("HILUM_TEST_POSTGRES", "")
 pytestmark = pytest.mark.skipif(not URL, reason="HILUM_TEST_POSTGRES is not set")

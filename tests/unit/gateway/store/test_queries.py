@@ -25,7 +25,7 @@ from hilum.gateway.store.queries import (
     versions,
 )
 from hilum.gateway.store.removal import PIECE, Scope, files_deleted, files_to_delete, remove
-from hilum.gateway.store.schema import InstanceFlag
+from hilum.gateway.store.states import InstanceFlag
 
 EVERYONE = Viewer()
 ALL = Viewer(all=True)

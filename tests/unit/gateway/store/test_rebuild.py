@@ -17,7 +17,7 @@ from hilum.gateway.store.directory import CalledTitle, Listener, Peer
 from hilum.gateway.store.queries import list_studies, versions
 from hilum.gateway.store.removal import Scope, remove
 from hilum.gateway.store.results import Viewer
-from hilum.gateway.store.schema import MissingUidPolicy
+from hilum.gateway.store.states import MissingUidPolicy
 from hilum.gateway.store.verify import verify
 
 

@@ -23,7 +23,7 @@ from hilum.gateway.store.file_meta import HEADER_MAXIMUM, ObjectMeta, encode_hea
 from hilum.gateway.store.recover import Report
 from hilum.gateway.store.results import Viewer
 from hilum.gateway.store.scan import Problem, examine
-from hilum.gateway.store.schema import MissingUidPolicy
+from hilum.gateway.store.states import MissingUidPolicy
 from hilum.gateway.store.verify import verify
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

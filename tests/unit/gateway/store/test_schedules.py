@@ -9,9 +9,10 @@ from tests.unit.gateway.store.test_work import Clock
 from hilum.errors import ConfigurationError, NotFound
 from hilum.gateway.store import schedules as module
 from hilum.gateway.store import work
+from hilum.gateway.store.claims import End, Wanted, done
 from hilum.gateway.store.jobs import listed
 from hilum.gateway.store.schedules import Schedule, Schedules
-from hilum.gateway.store.work import End, Wanted, WorkTable, done
+from hilum.gateway.store.work import WorkTable
 from hilum.gateway.work.schedule import checked, decide
 
 HOUR = 3600

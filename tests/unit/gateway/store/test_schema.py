@@ -17,8 +17,9 @@ from hilum.gateway.store import database as database_module
 from hilum.gateway.store.bucket_list import BucketList
 from hilum.gateway.store.database import Checkpointer, open_database, revision, upgrade
 from hilum.gateway.store.keys import INDEX_KEYS
-from hilum.gateway.store.schema import HEAD, metadata, quarantine_owner
+from hilum.gateway.store.schema import HEAD, metadata
 from hilum.gateway.store.statements import Statements
+from hilum.gateway.store.states import quarantine_owner
 from hilum.services.header import HeaderScanner
 
 

@@ -28,7 +28,7 @@ from hilum.gateway.store.mover import Mover
 from hilum.gateway.store.recover import Report
 from hilum.gateway.store.removal import Scope, remove
 from hilum.gateway.store.scan import Problem, scan_segment
-from hilum.gateway.store.schema import DuplicatePolicy
+from hilum.gateway.store.states import DuplicatePolicy
 from hilum.gateway.store.verify import verify
 
 SOPS = ("1.1", "1.2", "1.3", "1.4")

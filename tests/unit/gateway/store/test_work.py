@@ -9,25 +9,14 @@ from tests.unit.gateway.store.index_world import make, make_database, put, rows
 
 from hilum.errors import StorageFailed
 from hilum.gateway.store import clock, work
+from hilum.gateway.store.claims import End, Held, NewWork, Swept, Wanted, dead, done, later, retry
 from hilum.gateway.store.clock import Moment, boot_id
 from hilum.gateway.store.database import open_database
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.jobs import Steering, cancel_origin, counts, find, listed
 from hilum.gateway.store.removal import Scope, remove
-from hilum.gateway.store.schema import WorkState
-from hilum.gateway.store.work import (
-    End,
-    Held,
-    NewWork,
-    Swept,
-    Wanted,
-    WorkTable,
-    dead,
-    done,
-    enqueue,
-    later,
-    retry,
-)
+from hilum.gateway.store.states import WorkState
+from hilum.gateway.store.work import WorkTable, enqueue
 
 SECOND = 1_000_000
 

@@ -9,9 +9,10 @@ import pytest
 from tests.unit.gateway.store.index_world import make_database
 
 from hilum.errors import NotFound, StorageFailed
+from hilum.gateway.store.claims import NewWork, dead, done, later, retry
 from hilum.gateway.store.jobs import Steering, counts, find, listed
-from hilum.gateway.store.schema import WorkState
-from hilum.gateway.store.work import NewWork, WorkTable, dead, done, enqueue, later, retry
+from hilum.gateway.store.states import WorkState
+from hilum.gateway.store.work import WorkTable, enqueue
 from hilum.gateway.work.kinds import Backoff, Kind, Kinds, Program
 from hilum.gateway.work.pool import Pool
 from hilum.gateway.work.runner import Runner
