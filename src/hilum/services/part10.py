@@ -44,6 +44,8 @@ MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 HEAD_MAXIMUM = 1 << 20
 """A head that has not ended after so many bytes is no head."""
 
+# SOP Class and Instance UID follow at most a character set, an image type, dates and times.
+_LOOK = 1024
 _UID_MAXIMUM = 256
 _PREAMBLE = 128
 _PREFIX = _PREAMBLE + 4
@@ -69,8 +71,8 @@ class FileHead:
 
     Args:
         data_set_offset: where the data set begins, bytes from the start of the file.
-        sop_class_uid: (0002,0002), or (0008,0016) where file meta does not have it.
-        sop_instance_uid: (0002,0003), or (0008,0018).
+        sop_class_uid: (0008,0016), or (0002,0002) where the data set does not have it.
+        sop_instance_uid: (0008,0018), or (0002,0003).
         transfer_syntax_uid: (0002,0010), or what the data set's first elements show.
     """
 
@@ -93,9 +95,11 @@ def is_part10(data: bytes) -> bool:
 def parse_head(data: bytes, *, final: bool) -> FileHead | None:
     """Read the head of a DICOM file.
 
-    File meta information is believed; the data set is looked at only for what it lacks.
+    Where file meta information and data set name different instances, the data set is right: a
+    C-STORE request must name what its data set holds. Only its first KiB is looked at, and nothing
+    of a deflated one.
 
-    Standard: PS3.10 7.1.
+    Standard: PS3.10 7.1, PS3.7 9.3.1.1.
 
     Args:
         data: the file's first bytes, as many as there are at hand.
@@ -123,6 +127,11 @@ def parse_head(data: bytes, *, final: bool) -> FileHead | None:
     sop_class, instance = _text(meta.get(0x0002)), _text(meta.get(0x0003))
     syntax = _text(meta.get(0x0010))
     if sop_class and instance and syntax:
+        if len(data) < offset + _LOOK and not final:
+            return None
+        beginning = data[offset : offset + _LOOK]
+        if not _names(beginning, meta[0x0002], meta[0x0003]):
+            sop_class, instance = _named(beginning, syntax, sop_class, instance)
         head: FileHead | None = FileHead(offset, sop_class, instance, syntax)
     else:
         head = _from_data_set(data, offset, sop_class, instance, syntax, final=final)
@@ -208,6 +217,25 @@ def _file_meta(data: bytes, start: int, *, final: bool) -> tuple[dict[int, bytes
 
 def _text(raw: bytes | None) -> str:
     return raw.decode("latin-1").strip("\0 ") if raw else ""
+
+
+def _names(beginning: bytes, sop_class: bytes, instance: bytes) -> bool:
+    """Whether a data set names the two at its beginning, as nearly all do: no scan is needed."""
+    named = ((0x0016, sop_class), (0x0018, instance))
+    explicit = b"".join(_EXPLICIT.pack(8, n, b"UI", len(value)) + value for n, value in named)
+    implicit = b"".join(_IMPLICIT.pack(8, n, len(value)) + value for n, value in named)
+    return explicit in beginning or implicit in beginning
+
+
+def _named(beginning: bytes, syntax: str, sop_class: str, instance: str) -> tuple[str, str]:
+    """SOP Class and Instance UID that a data set names at its beginning, or the given ones."""
+    if sop_class == MEDIA_STORAGE_DIRECTORY or syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        return sop_class, instance
+    values = _scanner().scan(memoryview(beginning), syntax, final=False).values
+    return (
+        _text(values.get("SOPClassUID")) or sop_class,
+        _text(values.get("SOPInstanceUID")) or instance,
+    )
 
 
 def _from_data_set(

@@ -103,6 +103,14 @@ def test_what_people_leave_out(before: bytes, head: bytes) -> None:
     assert found == FileHead(len(before + head), CT, "1.2.3", EXPLICIT)
 
 
+@pytest.mark.parametrize("data", [data_set(), implicit_data_set(), data_set(">")])
+def test_the_data_set_is_right_where_file_meta_names_another_instance(data: bytes) -> None:
+    syntax = {b"UI": EXPLICIT, b"\0\x16": BIG}.get(data[4:6] if data[0] else data[2:4], IMPLICIT)
+    head = meta(_0002=b"1.2.840.10008.5.1.4.1.1.4", _0003=b"1.2.4", _0010=syntax.encode())
+    found = parse_head(PREFIX + head + data, final=True)
+    assert found == FileHead(132 + len(head), CT, "1.2.3", syntax)
+
+
 def test_file_meta_in_implicit_vr() -> None:
     head = b"".join(implicit(2, number, value) for number, value in META.items())
     found = parse_head(PREFIX + head + data_set(), final=True)
@@ -142,7 +150,7 @@ def test_a_deflated_data_set_that_begins_like_group_two() -> None:
         (PREFIX + meta(), True),
         (PREFIX + meta()[:40], True),
         (PREFIX + meta(without=(2,)) + explicit(0x10, 0x10, b"PN", b"Doe"), True),
-        (PREFIX + meta(_0002=b"1.2\x1b[31m") + data_set(), True),
+        (PREFIX + meta(_0002=b"1.2\x1b[31m") + explicit(0x10, 0x10, b"PN", b"Doe"), True),
         (PREFIX + meta(_0010=b"1." * 300) + data_set(), True),
         (PREFIX + explicit(2, 0x102, b"OB", b"")[:8] + struct.pack("<I", 1 << 31), True),
     ],
@@ -181,7 +189,7 @@ def check_head(path: object) -> None:
     ds = dcmread(io.BytesIO(raw), force=True, stop_before_pixels=True)
     assert raw[found.data_set_offset :] == sample.data
     assert found.sop_instance_uid == (
-        ds.file_meta.get("MediaStorageSOPInstanceUID") or ds.get("SOPInstanceUID")
+        ds.get("SOPInstanceUID") or ds.file_meta.get("MediaStorageSOPInstanceUID")
     )
     assert found.is_directory == (ds.file_meta.get("MediaStorageSOPClassUID", "")[-6:] == "1.3.10")
 
@@ -216,8 +224,9 @@ def test_arbitrary_bytes_raise_only_invalid_dicom(data: bytes, prefix: bool, fin
 def test_what_is_written_is_read(uid: str) -> None:
     written = encode_head(CT, uid, EXPLICIT)
     assert written[:128] == bytes(128)
-    assert parse_head(written + data_set(), final=True) == FileHead(len(written), CT, uid, EXPLICIT)
-    ds = dcmread(io.BytesIO(written + data_set()))
+    data = explicit(8, 0x16, b"UI", CT.encode()) + explicit(8, 0x18, b"UI", uid.encode())
+    assert parse_head(written + data, final=True) == FileHead(len(written), CT, uid, EXPLICIT)
+    ds = dcmread(io.BytesIO(written + data))
     assert ds.file_meta.MediaStorageSOPInstanceUID == uid
     assert ds.file_meta.FileMetaInformationGroupLength == len(written) - 144
 
