@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import BigInteger, ColumnElement, func, select
 
 from hilum.gateway.store import schema
 from hilum.gateway.store.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
@@ -127,7 +127,8 @@ def _columns() -> dict[int, Column]:
 def _patient_counts() -> dict[str, ColumnElement[Any]]:
     inside = _study.alias()
     return {
-        keyword: select(func.coalesce(expression, 0))
+        # PostgreSQL's sum of such numbers is a decimal.
+        keyword: select(func.coalesce(expression, 0).cast(BigInteger))
         .where(inside.c.patient_ref == _patient.c.id, inside.c.n_instances > 0)
         .correlate(_patient)
         .scalar_subquery()

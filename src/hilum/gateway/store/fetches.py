@@ -12,7 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from hilum.errors import NotFound
 from hilum.gateway.store import schema
@@ -473,9 +483,9 @@ def _read(connection: Connection, row: Row[*tuple[Any, ...]]) -> Fetch:
         select(
             _study.c.state,
             func.count(),
-            func.sum(_study.c.n_wanted),
-            func.sum(_study.c.n_here),
-            func.sum(_study.c.n_arrived),
+            func.sum(_study.c.n_wanted).cast(BigInteger),
+            func.sum(_study.c.n_here).cast(BigInteger),
+            func.sum(_study.c.n_arrived).cast(BigInteger),
         )
         .where(_study.c.fetch_ref == row.id)
         .group_by(_study.c.state)

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.filewriter import DicomIO, write_dataset
 from tests.query_world import data_sets, one_query
 from tests.reference_matcher import ATTRIBUTES, COUNTS, LEVELS, Reference
-from tests.unit.gateway.store.index_world import make, make_database, put
+from tests.unit.gateway.store.index_world import make, put
 
 from hilum.gateway.store.find import Finder
 from hilum.gateway.store.index import IndexWriter
@@ -57,8 +57,8 @@ def store(writer, datasets, owner=0):
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = make_database(tmp_path)
+def database(new_database):
+    database = new_database()
     yield database
     database.close()
 
@@ -80,9 +80,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    database = make_database(folder)
+def world(new_database):
+    database = new_database()
     writer = IndexWriter(database)
     datasets = data_sets(1, patients=14)
     store(writer, datasets)

@@ -22,8 +22,8 @@ def archive(tmp_path_factory):
     database.close()
 
 
-def plans(database, query):
-    """How SQLite goes about each statement of a query, and how many answers there are."""
+def statements_of(database, query):
+    """The statements of a query with their parameters, and how many answers there are."""
     statements = []
 
     def note(connection, cursor, statement, parameters, context, many):
@@ -35,6 +35,12 @@ def plans(database, query):
         count = answer(database, query)
     finally:
         event.remove(database.engine, "before_cursor_execute", note)
+    return statements, count
+
+
+def plans(database, query):
+    """How SQLite goes about each statement of a query, and how many answers there are."""
+    statements, count = statements_of(database, query)
     found = []
     with database.engine.connect() as connection:
         for statement, parameters in statements:

@@ -1,17 +1,15 @@
-"""The same schema and statements on PostgreSQL, where one is at hand.
-
-``HILUM_TEST_POSTGRES=postgresql://user@host/name`` names a database whose schema ``public`` is
-emptied for every test.
-"""
+"""The same schema and statements on PostgreSQL; see `tests.postgresql`."""
 
 from __future__ import annotations
 
-import os
+import json
 import threading
+from time import monotonic
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from bench import archive
 from sqlalchemy import text
 from tests.unit.gateway.store.index_world import (
     MR,
@@ -21,9 +19,12 @@ from tests.unit.gateway.store.index_world import (
     rows,
     soon,
 )
+from tests.unit.gateway.store.test_find_plans import statements_of
 
 from hilum.errors import StorageFailed
 from hilum.gateway.store.bucket_list import BucketList
+from hilum.gateway.store.claims import End, NewWork, Swept, Wanted, done
+from hilum.gateway.store.clock import moment
 from hilum.gateway.store.database import Checkpointer, open_database, revision, upgrade
 from hilum.gateway.store.directory import CalledTitle, Directory
 from hilum.gateway.store.index import IndexWriter, OutcomeKind
@@ -40,18 +41,17 @@ from hilum.gateway.store.queries import (
 from hilum.gateway.store.removal import Scope, files_to_delete, remove
 from hilum.gateway.store.schema import HEAD, metadata
 from hilum.gateway.store.states import DuplicatePolicy, TitleKind
-
-URL = os.environ.get("HILUM_TEST_POSTGRES", "")
-pytestmark = pytest.mark.skipif(not URL, reason="HILUM_TEST_POSTGRES is not set")
+from hilum.gateway.store.work import WorkTable, enqueue
 
 
 @pytest.fixture
-def database():
-    database = open_database(URL, role="receiver", create=True)
-    with database.write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    upgrade(database)
+def url(postgresql):
+    return postgresql()
+
+
+@pytest.fixture
+def database(url):
+    database = open_database(url, role="receiver")
     yield database
     database.close()
 
@@ -63,12 +63,12 @@ def writer(database):
     writer.close()
 
 
-def test_migrations_make_the_tables_of_the_schema(database):
+def test_migrations_make_the_tables_of_the_schema(database, url):
     upgrade(database)
     assert revision(database) == HEAD
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    open_database(URL, role="web").close()
+    open_database(url, role="web").close()
 
 
 def test_every_policy_and_the_counts(database, writer):
@@ -109,12 +109,12 @@ def test_every_policy_and_the_counts(database, writer):
     assert first.path in files_to_delete(database)
 
 
-def test_receivers_beside_each_other_agree(database):
+def test_receivers_beside_each_other_agree(database, url):
     errors = []
 
     def receive(number):
         try:
-            own = open_database(URL, role="receiver")
+            own = open_database(url, role="receiver")
             writer = IndexWriter(own)
             for n in range(25):
                 put(
@@ -170,3 +170,92 @@ def test_the_directory_and_the_rest(database):
     checkpointer = Checkpointer(database)
     assert checkpointer.run().pages == 0
     checkpointer.close()
+
+
+# ── the work table ────────────────────────────────────────────────────────────────────────────
+
+
+def test_leases_are_timed_by_the_servers_clock(database, monkeypatch):
+    monkeypatch.setattr("time.time_ns", lambda: 0)
+    monkeypatch.setattr("time.monotonic_ns", lambda: 0)
+    with database.write() as connection:
+        (number,) = enqueue(connection, [NewWork("send")])
+        at = moment(connection)
+        assert (at.lease, at.boot) == (at.now, "")
+        assert at.now > 1_700_000_000_000_000
+    table = WorkTable(database, "worker:one")
+    (job,) = table.claim([Wanted("send", 1, lease=0.001, max_attempts=2)])
+    deadline = monotonic() + 20
+    while not table.due(["send"]).expired:
+        assert monotonic() < deadline
+    assert table.sweep() == Swept(again=1)
+    (again,) = WorkTable(database, "worker:two").claim([Wanted("send", 1, 60, 2)])
+    assert (again.id, again.token) == (number, job.token + 1)
+    assert not table.finish(End(job.id, job.token, done()))
+    assert table.finish(End(again.id, again.token, done()))
+
+
+def test_a_claim_passes_over_what_another_is_taking(database, url):
+    with database.write() as connection:
+        first, second = enqueue(connection, [NewWork("send"), NewWork("send")])
+    other = open_database(url, role="worker")
+    with other.write() as connection:
+        connection.execute(text("SELECT id FROM work WHERE id = :id FOR UPDATE"), {"id": first})
+        (job,) = WorkTable(database, "worker:one").claim([Wanted("send", 5, 60, 2)])
+        assert job.id == second
+    (job,) = WorkTable(database, "worker:one").claim([Wanted("send", 5, 60, 2)])
+    assert job.id == first
+    other.close()
+
+
+# ── plans ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def plan_of(database, statement, parameters=()):
+    """The indexes and scans of a plan, as if tables were too large to be read through."""
+    with database.read() as connection:
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        (found,) = connection.exec_driver_sql(
+            f"EXPLAIN (FORMAT JSON) {statement}", parameters
+        ).one()
+    nodes = [json.loads(found)[0]["Plan"]] if isinstance(found, str) else [found[0]["Plan"]]
+    steps = []
+    for node in nodes:
+        nodes += node.get("Plans", [])
+        steps.append(f"{node['Node Type']} {node.get('Index Name', node.get('Relation Name', ''))}")
+    return steps
+
+
+def test_claims_read_through_the_partial_indexes(database):
+    steps = plan_of(
+        database,
+        "SELECT id FROM work WHERE state = 'ready' AND kind = 'a' AND key = 'b' "
+        "ORDER BY priority, id LIMIT 5",
+    )
+    assert any("ix_work_ready" in step for step in steps), steps
+    assert not any(step.startswith("Sort") for step in steps), steps
+
+
+INDEXES = {
+    "Study Instance UID": "uq_study_study_uid_owner_id_patient_ref",
+    "Accession Number": "ix_study_accession",
+    "Patient ID": "uq_patient_patient_id_issuer_lone_study_uid_owner_id",
+    "name, whole prefix": "ix_patient_name",
+    "name, family": "ix_patient_name",
+    "a week": "ix_study_date",
+    "a year": "ix_study_date",
+}
+
+
+def test_queries_go_by_an_index(database):
+    archive.store(database, 2500)
+    with database.write() as connection:
+        connection.execute(text("ANALYZE"))
+    for name, query in archive.queries(2500 // archive.PER_STUDY).items():
+        statements, count = statements_of(database, query)
+        assert count > 0 or name.startswith("a "), name
+        for statement, parameters in statements:
+            steps = plan_of(database, statement, parameters)
+            assert not any(step.startswith("Seq Scan") for step in steps), (name, steps)
+            if name in INDEXES:
+                assert any(INDEXES[name] in step for step in steps), (name, steps)

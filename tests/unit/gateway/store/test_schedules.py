@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from tests.unit.gateway.store.index_world import make_database, rows
+from tests.unit.gateway.store.index_world import rows
 from tests.unit.gateway.store.test_work import Clock
 
 from hilum.errors import ConfigurationError, NotFound
@@ -23,8 +23,8 @@ def at(text: str) -> int:
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = make_database(tmp_path)
+def database(new_database):
+    database = new_database()
     yield database
     database.close()
 

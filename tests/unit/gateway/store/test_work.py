@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from sqlalchemy import text
-from tests.unit.gateway.store.index_world import make, make_database, put, rows
+from tests.unit.gateway.store.index_world import make, put, rows
 
 from hilum.errors import StorageFailed
 from hilum.gateway.store import clock, work
@@ -19,6 +19,8 @@ from hilum.gateway.store.states import WorkState
 from hilum.gateway.store.work import WorkTable, enqueue
 
 SECOND = 1_000_000
+
+SQLITE = pytest.mark.parametrize("new_database", ["SQLite"], indirect=True)
 
 
 class Clock:
@@ -46,8 +48,8 @@ def time(monkeypatch):
 
 
 @pytest.fixture
-def database(tmp_path):
-    database = make_database(tmp_path)
+def database(new_database):
+    database = new_database()
     yield database
     database.close()
 
@@ -290,8 +292,8 @@ def test_rows_of_an_instance_come_with_it_and_go_with_it(database, table):
     writer.close()
 
 
-def test_many_executors_claim_every_row_once(tmp_path):
-    database = make_database(tmp_path)
+def test_many_executors_claim_every_row_once(database):
+    url = database.engine.url.render_as_string(hide_password=False)
     for start in range(0, 300, 50):
         add(
             database, *(NewWork("send", {"n": n}, key=str(n % 7)) for n in range(start, start + 50))
@@ -301,11 +303,12 @@ def test_many_executors_claim_every_row_once(tmp_path):
 
     def run(name: str) -> None:
         try:
-            own = open_database(tmp_path / "hilum.db", role="worker")
+            own = open_database(url, role="worker")
             table = WorkTable(own, name)
             while jobs := table.claim([want(limit=7)]):
                 seen.extend(job.payload["n"] for job in jobs)
                 assert all(table.finish_all([End(job.id, job.token, done()) for job in jobs]))
+            own.close()
         except Exception as error:
             errors.append(error)
 
@@ -318,6 +321,7 @@ def test_many_executors_claim_every_row_once(tmp_path):
     assert sorted(seen) == list(range(300))
 
 
+@SQLITE
 def test_a_locked_database_changes_nothing(database, table, monkeypatch):
     add(database, NewWork("send"))
     monkeypatch.setattr("hilum.gateway.store.database.WRITE_PATIENCE", 0.0)
@@ -332,6 +336,7 @@ def test_the_boot_has_an_id_that_stays():
     assert boot_id() == boot_id()
 
 
+@SQLITE
 def test_claims_read_through_the_partial_indexes(database, table):
     statement = (
         "EXPLAIN QUERY PLAN SELECT id FROM work WHERE state = 'ready' AND kind = 'a' "

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.unit.gateway.store.index_world import make_database
 
 from hilum.errors import NotFound, StorageFailed
 from hilum.gateway.store.claims import NewWork, dead, done, later, retry
+from hilum.gateway.store.database import Database
 from hilum.gateway.store.jobs import Steering, counts, find, listed
 from hilum.gateway.store.states import WorkState
 from hilum.gateway.store.work import WorkTable, enqueue
@@ -23,8 +23,8 @@ NOW = Backoff(first=0, jitter=0)
 class World:
     """A runner over a database."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = make_database(folder)
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self.table = WorkTable(self.database, "receiver:test")
         self.runner: Runner | None = None
         self.task: asyncio.Task[None] | None = None
@@ -61,8 +61,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path):
-    world = World(tmp_path)
+async def world(new_database):
+    world = World(new_database())
     yield world
     await world.stop()
     world.database.close()
