@@ -100,21 +100,19 @@ class Archive:
             NotFound: nothing has that UID.
         """
         for filters in (
-            Filters(sop_uid=uid, owner_id=owner_id),
-            Filters(series_uid=uid, owner_id=owner_id),
-            Filters(study_uid=uid, owner_id=owner_id),
+            Filters(sop_uid=uid),
+            Filters(series_uid=uid),
+            Filters(study_uid=uid),
         ):
-            if found := self._all(filters):
+            if found := self._all(Viewer(only=owner_id), filters):
                 return found
         raise NotFound(f"no study, series or instance {uid} here")
 
-    def _all(self, filters: Filters) -> list[Reference]:
+    def _all(self, viewer: Viewer, filters: Filters) -> list[Reference]:
         found: list[Reference] = []
         after = None
         while True:
-            page = queries.list_instances(
-                self._database, Viewer(all=True), filters, limit=500, after=after
-            )
+            page = queries.list_instances(self._database, viewer, filters, limit=500, after=after)
             found += [Reference(row.sop_class, row.sop_uid) for row in page.rows]
             after = page.next
             if after is None:

@@ -42,7 +42,6 @@ class Filters:
         date_to: last Study Date, YYYYMMDD.
         received_since: µs since 1970; the study's last arrival.
         conflict: only studies whose UID came with more than one patient.
-        owner_id: only this owner's, if the viewer may see it.
     """
 
     patient_name: str = ""
@@ -58,7 +57,6 @@ class Filters:
     date_to: str = ""
     received_since: int | None = None
     conflict: bool = False
-    owner_id: int | None = None
 
 
 def conditions(filters: Filters, level: Level) -> list[ColumnElement[bool]]:
@@ -69,14 +67,10 @@ def conditions(filters: Filters, level: Level) -> list[ColumnElement[bool]]:
     found = _patient_conditions(filters)
     below = _study_conditions(filters)
     if level == "patient":
-        if filters.owner_id is not None:
-            found.append(_patient.c.owner_id == filters.owner_id)
         if below:
             found.append(exists().where(_study.c.patient_ref == _patient.c.id, and_(*below)))
         return found
     found += below
-    if filters.owner_id is not None:
-        found.append(_study.c.owner_id == filters.owner_id)
     found += _lower_conditions(filters, level)
     return found
 

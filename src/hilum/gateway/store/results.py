@@ -37,20 +37,26 @@ class Viewer:
         others: accounts of a group that it sees too.
         all: sees every owner's, but not the quarantine.
         quarantine: sees the quarantine, and nothing else.
+        only: sees what is this owner's, and nothing else.
     """
 
     account_id: int | None = None
     all: bool = False
     quarantine: bool = False
     others: tuple[int, ...] = ()
+    only: int | None = None
 
     @property
     def sees_several(self) -> bool:
         """Whether one thing may be seen from several owners, to be told once."""
+        if self.only is not None:
+            return False
         return self.all or self.quarantine or self.account_id is not None or bool(self.others)
 
     def may_see(self, owner: ColumnElement[int]) -> ColumnElement[bool]:
         """The condition on an owner column: the one place where SQL decides who sees what."""
+        if self.only is not None:
+            return owner == self.only
         if self.quarantine:
             return owner < 0
         if self.all:
