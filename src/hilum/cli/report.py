@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ class StoreReport:
         self._verbose = options.verbose or options.debug
         self._found = found
         self._results: list[SendResult] = []
+        self._not_sent: Counter[str] = Counter()  # by reason
         self._progress: Progress | None = None
 
     # ── while it goes on ────────────────────────────────────────────────────────────────────
@@ -92,6 +94,9 @@ class StoreReport:
         """One data set has its answer, or will have none."""
         if self._json:
             self._results.append(result)
+        elif result.outcome is Outcome.NOT_SENT and not self._verbose:
+            # Without an association each of thousands of files has the same reason: said once.
+            self._not_sent[result.reason] += 1
         elif result.outcome not in _GOOD:
             self._say_failed(result.source.name, result.reason, str(result.outcome))
         elif self._verbose:
@@ -116,6 +121,8 @@ class StoreReport:
     def end(self, peer: str, summary: Summary) -> bool:
         """Print the summary line or the JSON document; returns whether everything was sent."""
         ok = summary.ok and not self._found.failed and bool(self._found.sources)
+        for reason, count in self._not_sent.items():
+            self._say(f"{count} not sent: {shown(reason)}", error=True)
         if self._json:
             print_json(self._document(peer, summary, ok))
         elif not self._quiet:

@@ -144,7 +144,12 @@ async def connect(
 
 
 def _why(error: BaseException) -> str:
-    return "timed out" if isinstance(error, TimeoutError) else str(error) or repr(error)
+    """Why a connection was not had; asyncio's own text repeats the address."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return str(error) or repr(error)
 
 
 async def _connect_socket(

@@ -61,7 +61,7 @@ def test_failures_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         "failed y.dcm: permission denied",
         "failed c: A700H failure: full",
         "unknown \\x1b[2Jd: lost\\n",
-        "not sent e: lost",
+        "1 not sent: lost",
     ]
 
 
