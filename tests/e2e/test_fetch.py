@@ -188,7 +188,11 @@ def test_everything_and_again_nothing(world, tmp_path):
         hilum("rm", "--series", studies[0].series[0], "--yes", "--data", world.data)
         hilum("rm", "--study", studies[1].uid, "--yes", "--data", world.data)
         gone = {*studies[0].images[0], *studies[1].uids}
-        assert world.fetch()["n_arrived"] == 0
+        then = world.fetch()
+        assert then["n_arrived"] == 0
+        why = {study["study_uid"]: study["reason"] for study in world.show(then["id"])["by_study"]}
+        assert why[studies[1].uid] == "7 were here and were removed; --again fetches them"
+        assert why[studies[2].uid] == ""
         assert world.here() == Counter(everything - gone)
         # half a series is missing only
         assert world.fetch("--again")["n_arrived"] == len(gone)

@@ -198,7 +198,9 @@ class Fetcher:
             if why_not:
                 return self._over(one, StudyState.DROPPED, reason=why_not)
             if here == len(report.uids):
-                return self._over(one, StudyState.HERE)
+                return self._over(
+                    one, StudyState.HERE, reason=await self._why_here(one, report.uids)
+                )
             one = replace(one, here=here)
         return await self._get(one, report)
 
@@ -227,6 +229,11 @@ class Fetcher:
         )
         await in_thread(self._fetches.keep_report, one.number, report, here=len(known))
         return report, len(known), why_not
+
+    async def _why_here(self, one: _OneStudy, uids: Sequence[str]) -> str:
+        held = await in_thread(self._fetches.known, one.owner_id, uids, removed=False)
+        removed = len(uids) - len(held)
+        return f"{removed} were here and were removed; --again fetches them" if removed else ""
 
     def _over(self, one: _OneStudy, state: StudyState, **more: Any) -> Outcome:
         return done(also=partial(self._fetches.ended, study_id=one.number, state=state, **more))
