@@ -152,8 +152,6 @@ class Fragments:
                 return None
             if index:
                 ends.append(self._ends[index - 1])
-            elif before >= 0:
-                return None
             before = index
         ends.append(self._ends[-1])
         return ends if len(ends) == frames else None

@@ -385,7 +385,7 @@ def _key(one: Attribute, matching: Matching, counter: list[int]) -> Key:
     vr = one.vr if known == "UN" else known
     if isinstance(one.value, bytes):
         return Key(one.tag, vr)
-    if vr == "SQ":  # without a value, in an encoding that does not say the VR
+    if vr == "SQ":  # a sequence that the peer wrote as a text
         return Key(one.tag, vr)
     try:
         predicate = predicate_for(

@@ -152,7 +152,8 @@ def uids_to_retrieve(model: Model, query: Query) -> dict[int, tuple[str, ...]]:
     """
     level = model.level(query)
     named: dict[int, tuple[str, ...]] = {}
-    for other in Level:
+    levels = tuple(Level)
+    for other in levels[: levels.index(level) + 1]:
         tag = UNIQUE_KEYS[other]
         key = query.key(tag)
         if key is not None and isinstance(key.predicate, Texts):
@@ -161,8 +162,6 @@ def uids_to_retrieve(model: Model, query: Query) -> dict[int, tuple[str, ...]]:
                     f"{_NAMES[tag]} has wildcards in a retrieve", offending=(tag,)
                 )
             named[tag] = tuple(sorted(key.predicate.literals))
-        if other is level:
-            break
     if UNIQUE_KEYS[level] not in named:
         tag = UNIQUE_KEYS[level]
         raise InvalidIdentifier(f"{_NAMES[tag]} is needed at the {level} level", offending=(tag,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from functools import lru_cache
 
+from hilum.services.dictionary import dictionary_vr
 from hilum.services.element_reader import Different
 
 __all__ = ["OPAQUE_PADDING", "PADDING", "UNIT", "Padding", "shared_vr"]
@@ -37,9 +38,7 @@ class Padding(Enum):
     """Before and after every value; only for VRs that hold no other characters than ASCII."""
 
     def removed(self, text: bytes) -> bytes:
-        """The text without padding."""
-        if self is Padding.END:
-            return text.rstrip(b"\0 ")
+        """The text without the padding of its values; one of `END` is not split into values."""
         values = [value.rstrip(b"\0 ") for value in text.split(b"\\")]
         if self is Padding.AROUND_EACH:
             values = [value.lstrip(b" ") for value in values]
@@ -107,10 +106,7 @@ def _possible_vrs(key: int) -> tuple[str, ...]:
     group, element = key & 0xFFFF, key >> 16
     if group & 1:
         return ("LO",) if 0x10 <= element <= 0xFF else ()
-    # Imported where it is needed, which is rare: it brings all of pydicom.
-    from pydicom.datadict import dictionary_VR
-
     try:
-        return tuple(dictionary_VR(group << 16 | element).split(" or "))
+        return tuple(dictionary_vr(group << 16 | element).split(" or "))
     except KeyError:
         return ()

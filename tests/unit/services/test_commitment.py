@@ -27,6 +27,7 @@ from hilum.services.commitment import (
     describe,
     encode_action,
     encode_result,
+    failed_as_a_whole,
     parse_action,
     parse_result,
 )
@@ -50,7 +51,7 @@ syntaxes = st.sampled_from(TRANSFER_SYNTAXES)
 def written(dataset: Dataset, syntax: str, *, undefined: bool = False) -> bytes:
     """By pydicom; with sequences and items of undefined length where asked for."""
     if undefined:
-        for element in dataset:
+        for element in dataset.iterall():
             if element.VR == "SQ":
                 element.is_undefined_length = True
                 for item in element.value:
@@ -110,7 +111,7 @@ def test_a_result_is_read_as_it_was_written(
 def test_pydicoms_encoding_is_read(syntax: str, undefined: bool) -> None:
     """Items with more in them, between usual ones, too."""
     odd = item(MR, "1.2.3.4", StorageMediaFileSetID="DISC 1")
-    odd.PurposeOfReferenceCodeSequence = Sequence([Dataset()])
+    odd.PurposeOfReferenceCodeSequence = Sequence([Dataset(), item("1.2", "1.9")])
     data = written(action(item(CT, "1.2.3"), odd, item(CT, "1.2.33")), syntax, undefined=undefined)
     expected = (Reference(CT, "1.2.3"), Reference(MR, "1.2.3.4"), Reference(CT, "1.2.33"))
     assert parse_action(data, syntax) == Action("2.25.1", expected)
@@ -141,9 +142,36 @@ def test_pydicom_reads_ours(syntax: str) -> None:
     assert dataset.FailedSOPSequence[0].FailureReason == 0x0131
     assert dataset.FailedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.44"
     assert dataset.ReferencedSOPSequence[0].ReferencedSOPClassUID == CT
+    none = read(encode_result(Result("2.25.7", (), result.failed), syntax), syntax)
+    assert "ReferencedSOPSequence" not in none and len(none.FailedSOPSequence) == 1
     # A type 1 report has no Failed SOP Sequence (PS3.4 Table J.3-2).
     alone = read(encode_result(Result("2.25.7", result.committed), syntax), syntax)
     assert "FailedSOPSequence" not in alone
+
+
+@pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)
+def test_what_an_item_lacks_is_empty(syntax: str) -> None:
+    """To be judged, and not to lose what stands beside it."""
+    bare, classless, nameless = Dataset(), Dataset(), Dataset()
+    classless.ReferencedSOPInstanceUID = "1.2.3.4.5.6.7.8.9.10.11.12"
+    nameless.ReferencedSOPClassUID = CT
+    nameless.StorageMediaFileSetID = "DISC 1"
+    data = written(action(item(CT, "1.2"), classless, nameless, bare, item(CT, "1.3")), syntax)
+    assert parse_action(data, syntax).references == (
+        Reference(CT, "1.2"),
+        Reference("", "1.2.3.4.5.6.7.8.9.10.11.12"),
+        Reference(CT, ""),
+        Reference("", ""),
+        Reference(CT, "1.3"),
+    )
+
+
+def test_a_request_that_fails_as_a_whole_names_each_instance_once() -> None:
+    a, b = Reference(CT, "1.2"), Reference(MR, "1.3")
+    reason = FailureReason.RESOURCE_LIMITATION
+    result = failed_as_a_whole(Action("2.25.9", (b, a, b)), reason)
+    assert result == Result("2.25.9", (), (Failure(*b, reason), Failure(*a, reason)))
+    assert result.event_type_id == FAILURES_EXIST
 
 
 def test_order_and_repetition_make_no_other_request() -> None:
@@ -191,6 +219,26 @@ def test_damaged_requests_are_read_or_refused(
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(InvalidDicom):
         parse_action(bytes(whole), syntax)
+
+
+def test_a_uid_without_a_length_is_refused() -> None:
+    data = b"\x08\x00\x95\x11" + b"\xff" * 4 + b"2.25.1"
+    with pytest.raises(InvalidDicom, match="without length"):
+        parse_action(data, IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+def test_what_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Action("2.25.1", (Reference(CT, "1.2"),) * 3)
+    with pytest.raises(InvalidDicom, match="cannot be written"):
+        encode_action(Action("2.25.一", asked.references), IMPLICIT_VR_LITTLE_ENDIAN)
+    long = Action("1" * 0x10000, asked.references)
+    with pytest.raises(InvalidDicom, match="a value of 65536 bytes"):
+        encode_action(long, EXPLICIT_VR_LITTLE_ENDIAN)
+    implicit = encode_action(long, IMPLICIT_VR_LITTLE_ENDIAN)
+    assert parse_action(implicit, IMPLICIT_VR_LITTLE_ENDIAN) == long
+    monkeypatch.setattr("hilum.services.commitment.UNDEFINED", 100)  # to fill 4 GiB takes long
+    with pytest.raises(InvalidDicom, match="a sequence of"):
+        encode_action(asked, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
 def test_only_uncompressed_syntaxes() -> None:

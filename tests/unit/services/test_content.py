@@ -131,10 +131,9 @@ def reencoded(path: Path, syntax: str) -> bytes:
 
 def same(a: Dataset, b: Dataset) -> bool:
     """In all 16 pairs of native encodings, which have to agree."""
+    of_a, of_b = ({syntax: encoded(ds, syntax) for syntax in NATIVE} for ds in (a, b))
     answers = {
-        same_content(encoded(a, one), one, encoded(b, other), other)
-        for one in NATIVE
-        for other in NATIVE
+        same_content(of_a[one], one, of_b[other], other) for one in NATIVE for other in NATIVE
     }
     assert len(answers) == 1
     return answers.pop()
@@ -311,6 +310,15 @@ def test_words_and_bytes_of_pixel_data() -> None:
         assert same_content(one, syntax, implicit(0x7FE00010, pixels), IMPLICIT)
         assert same_content(one, syntax, ow, EXPLICIT)
         assert not same_content(one, syntax, implicit(0x7FE00010, swapped), IMPLICIT)
+
+
+def test_words_and_bytes_of_other_values_are_the_same_bytes() -> None:
+    """Of what the dictionary knows as words (palettes), and what it does not know."""
+    for tag in (0x00281201, 0x00289999, 0x00091001):
+        ob, ow = element(tag, "OB", b"\1\2\3\4"), element(tag, "OW", b"\1\2\3\4")
+        assert same_content(ob, EXPLICIT, ow, EXPLICIT)
+        assert same_content(ob, EXPLICIT, implicit(tag, b"\1\2\3\4"), IMPLICIT)
+        assert not same_content(ob, EXPLICIT, implicit(tag, b"\2\1\4\3"), IMPLICIT)
 
 
 def test_vrs_that_give_the_bytes_another_meaning_differ() -> None:
@@ -546,6 +554,32 @@ def test_data_sets_without_pixel_data_have_no_compression() -> None:
     assert same_content(data, JPEG_LOSSLESS, implicit(0x00100020, b"ID"), IMPLICIT)
 
 
+def test_an_encapsulated_value_and_another_one_differ() -> None:
+    native = element(0x7FE00010, "OB", ONE)
+    assert not same_content(encapsulated([ONE]), RLE, native, RLE)
+    # Pixel Data without a length is encapsulated, or nothing: no transfer syntax of its own helps.
+    unsaid = native[:4] + b"UN\0\0" + encapsulated([ONE])[8:]
+    assert not same_content(unsaid, EXPLICIT, native, EXPLICIT)
+    assert not same_content(unsaid, EXPLICIT, implicit(0x7FE00010, ONE), IMPLICIT)
+    assert not same_content(unsaid, JPEG_LOSSLESS, native, EXPLICIT, decode=lambda _, __: b"same")
+
+
+def test_encapsulated_values_that_are_no_pixel_data_stay_as_they_are_cut() -> None:
+    def value(*fragments: bytes, before: bytes = b"") -> bytes:
+        return before + element(0x00091001, "OB", b"")[:8] + encapsulated(list(fragments))[8:]
+
+    before = element(0x00080000, "UL", b"\0\0\0\0")
+    assert same_content(value(ONE, TWO), RLE, value(ONE, TWO, before=before), RLE)
+    assert not same_content(value(ONE, TWO), RLE, value(ONE + TWO), RLE)
+
+
+def test_a_number_of_frames_that_is_none_tells_no_frames() -> None:
+    number = element(0x00280008, "IS", b"many")
+    plain, table = encapsulated([ONE, TWO]), encapsulated([ONE, TWO], offsets(0, 18))
+    assert same_content(number + plain, RLE, number + table, RLE)
+    assert not same_content(number + plain, RLE, number + encapsulated([ONE + TWO]), RLE)
+
+
 def test_unknown_syntaxes_are_compared_as_bytes() -> None:
     data = element(0x00100020, "LO", b"ID")
     assert same_content(data, PRIVATE, data, PRIVATE)
@@ -585,6 +619,57 @@ def test_number_of_elements(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same_content(data, EXPLICIT, other, EXPLICIT)
     monkeypatch.setattr("hilum.services.element_reader.MAX_ELEMENTS", 1000)
     assert not same_content(data, EXPLICIT, other, EXPLICIT)
+
+
+def damaged() -> dict[str, bytes]:
+    """What no strict reader takes; before it an element that differs in encoding alone."""
+    long, short = element(0x00420011, "OB", b""), element(0x00100020, "LO", b"ID")
+    bare = element(0x7FE00010, "OB", b"")[:8] + b"\xff" * 4
+    end = implicit(0xFFFEE0DD, b"")
+    return {
+        "an element longer than its item": element(0x00091001, "SQ", item(short[:-1])) + short,
+        "an element's head longer than its item": element(0x00091001, "SQ", item(long[:8])) + short,
+        "an item's head longer than its sequence": element(0x00091001, "SQ", item(b"")[:4]) + short,
+        "an item longer than its sequence": element(0x00091001, "SQ", item(short)[:-2]) + short,
+        "the end of an item that has a length": element(
+            0x00091001, "SQ", item(implicit(0xFFFEE00D, b""))
+        ),
+        "no item in a sequence": element(0x00091001, "SQ", short),
+        "a text without a length": short[:4] + b"UT\0\0" + b"\xff" * 4 + end,
+        "a fragment without a length": bare + item(b"") + item(b"")[:4] + b"\xff" * 4 + end,
+        "no offset table": bare + end,
+        "a VR that is none": short[:4] + b"??" + short[6:] + bytes(20),
+    }
+
+
+@pytest.mark.parametrize("name", damaged())
+def test_damaged_data_sets_are_not_told_to_be_the_same(name: str) -> None:
+    data = damaged()[name]
+    before = element(0x00080000, "UL", b"\0\0\0\0")
+    assert same_content(data, RLE, bytearray(data), RLE)
+    assert not same_content(data, RLE, before + data, RLE)
+
+
+def test_long_texts_are_compared_in_pieces() -> None:
+    text = b"x" * (content._PIECE + 3)
+    spaces = b" " * (content._PIECE + 5)
+    for vr, tag in (("UT", 0x00189074), ("UC", 0x00189908)):
+        a, b = element(tag, vr, text), element(tag, vr, text + spaces)
+        assert same_content(a, EXPLICIT, b, EXPLICIT)
+        assert not same_content(a, EXPLICIT, element(tag, vr, text + spaces + b"y"), EXPLICIT)
+    empty, blank = element(0x00189074, "UT", b""), element(0x00189074, "UT", spaces)
+    assert same_content(empty, EXPLICIT, blank, EXPLICIT)
+    # Of values of a text so long the padding is content.
+    assert same_content(
+        element(tag, "UC", b"a \\b"), EXPLICIT, element(tag, "UC", b"a\\b"), EXPLICIT
+    )
+    long, other = element(tag, "UC", b"a \\" + text), element(tag, "UC", b"a\\" + text)
+    assert not same_content(long, EXPLICIT, other, EXPLICIT)
+
+
+def test_half_a_word_in_big_endian_is_not_turned_round() -> None:
+    half = element(0x00280010, "US", b"\0\1\2", "big")
+    assert not same_content(half, BIG, element(0x00280010, "US", b"\1\0\2"), EXPLICIT)
 
 
 def test_deflate_bomb(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ def test_what_cannot_be_written() -> None:
     [
         (b"\x08\0\x05\0CS", EXPLICIT),
         (b"\x08\0\x05\0CS\x20\0ISO", EXPLICIT),
+        (b"\x08\0\x05\0SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0", EXPLICIT),
         (b"not deflated at all", DEFLATED),
         (zlib.compress(bytes(100))[2:20], DEFLATED),
         (b"", "1.2.840.10008.1.2.4.95"),

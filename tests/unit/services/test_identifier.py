@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 from pydicom import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import DicomIO, write_dataset
 
@@ -98,6 +99,34 @@ def test_only_what_is_wanted_is_read():
     with pytest.raises(InvalidDicom):
         read_attributes(data)
     assert [one.tag for one in read_attributes(data, wanted=wanted)] == sorted(wanted)
+
+
+def test_encapsulated_pixels_are_passed_over_wherever_they_stand():
+    ds = sample()
+    ds.IconImageSequence = [Dataset()]
+    ds.IconImageSequence[0].is_undefined_length_sequence_item = True
+    ds["IconImageSequence"].is_undefined_length = True
+    for place in (ds, ds.IconImageSequence[0]):
+        place.add_new(0x7FE00010, "OB", encapsulate([b"frame"]))
+        place["PixelData"].is_undefined_length = True
+    ds.add_new(0x7FE10010, "LO", "behind")
+    data = encode(ds)
+    found = {one.tag: one for one in read_attributes(data)}
+    assert 0x7FE00010 not in found and found[0x00880200].value == ((),)
+    assert found[0x7FE10010].value == "behind"
+    # What is not wanted is passed over likewise.
+    wanted = frozenset({0x00100010, 0x7FE10010})
+    assert [one.tag for one in read_attributes(data, wanted=wanted)] == sorted(wanted)
+
+
+def test_bytes_and_ascii_are_written_as_they_are():
+    attributes = (Attribute(0x00100020, "LO", "ID"), Attribute(0x00420011, "OB", b"\1\2\xe4"))
+    data = encode_attributes(attributes)
+    ds = decode(data)
+    assert "SpecificCharacterSet" not in ds
+    assert (ds.PatientID, ds.EncapsulatedDocument) == ("ID", b"\1\2\xe4\0")
+    named = encode_attributes((Attribute(0x00100010, "PN", "Jäger"), *attributes))
+    assert decode(named).EncapsulatedDocument == b"\1\2\xe4\0"
 
 
 def test_mislabelled_bytes_are_read_as_they_are():
@@ -214,6 +243,13 @@ def test_answers(syntax, row, charset):
     assert len(ds.ProcedureCodeSequence) == len(items or ())
     assert ds[0xFFFC0001].value in ("end", b"end ")
     assert [e.tag for e in ds] == sorted(e.tag for e in ds)
+
+
+def test_columns_of_one_vr_have_values_of_their_own():
+    columns = [(0x0020000D, "UI"), (0x0020000E, "UI"), (0x00081030, "LO"), (0x0008103E, "LO")]
+    ds = decode(AnswerWriter(columns, {}, EXPLICIT).encode(("1.2", "1.2.33", "study", "axial")))
+    assert (ds.StudyInstanceUID, ds.SeriesInstanceUID) == ("1.2", "1.2.33")
+    assert (ds.StudyDescription, ds.SeriesDescription) == ("study", "axial")
 
 
 def test_a_value_that_is_too_long_for_its_length_is_cut():

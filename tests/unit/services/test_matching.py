@@ -110,17 +110,12 @@ def test_bytes_that_are_no_data_set():
     assert refused.value.status == 0xC000
 
 
-def test_too_many_keys():
-    ds = identifier()
-    block = ds.private_block(0x0009, "ACME", create=True)
-    for element in range(200):
-        block.add_new(element, "LO", "x")
-    for group in range(0x0011, 0x0021, 2):
-        block = ds.private_block(group, "ACME", create=True)
-        for element in range(200):
-            block.add_new(element, "LO", "x")
-    with pytest.raises(InvalidIdentifier, match="keys"):
-        Query.parse(ds)
+def test_too_many_keys(monkeypatch):
+    monkeypatch.setattr("hilum.services.matching.MAX_KEYS", 3)
+    values = {"PatientID": "1", "AccessionNumber": "A"}
+    assert len(parse(ProcedureCodeSequence=[sequence()], **values).keys) == 3
+    with pytest.raises(InvalidIdentifier, match="more than 3 keys"):
+        parse(ProcedureCodeSequence=[sequence(CodeValue="")], **values)
 
 
 def test_what_is_no_key():
@@ -171,11 +166,27 @@ def test_sequences_match_by_one_item():
     assert not query.matches({0x00081032: "junk"})
 
 
+def test_a_sequence_written_as_a_text_asks_for_nothing():
+    ds = identifier()
+    ds.add_new(0x00081032, "LO", "not a sequence")
+    query = Query.parse(encode(ds))
+    assert query.key(0x00081032) == Key(0x00081032, "SQ")
+    assert query.matches(entity())
+
+
+def test_bytes_ask_for_nothing():
+    ds = identifier()
+    ds.add_new(0x00091001, "UN", b"\1\2")
+    assert Query.parse(ds) == Query.parse(encode(ds))
+    assert Query.parse(ds).key(0x00091001).is_universal
+
+
 def test_sequences_without_keys_are_universal():
     for key in ([], [Dataset()], [sequence(CodeValue="")]):
         query = parse(ProcedureCodeSequence=key)
         assert query.key(0x00081032).is_universal
         assert query.matches(entity())
+        assert query.key(0x00081032).matches(None) and query.key(0x00081032).matches("junk")
 
 
 def test_the_query_without_some_keys():

@@ -8,7 +8,6 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.fileset import DIRECTORY_RECORDERS
-from tests.unit.gateway.store.archive_world import image
 
 from hilum.errors import InvalidDicom
 from hilum.services import media_records
@@ -20,34 +19,54 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 ARC = "1.2.840.10008.5.1.4.1.1."
 
 
-@pytest.mark.parametrize(
-    ("uid", "expected"),
-    [
-        (ARC + "2", "IMAGE"),
-        (ARC + "4", "IMAGE"),
-        (ARC + "4.2", "SPECTROSCOPY"),
-        (ARC + "4.3", "IMAGE"),
-        (ARC + "66", "RAW DATA"),
-        (ARC + "66.4", "IMAGE"),
-        (ARC + "77.1.5.3", "STEREOMETRIC"),
-        (ARC + "77.1.5.1", "IMAGE"),
-        (ARC + "11.1", "PRESENTATION"),
-        (ARC + "9.1.1", "WAVEFORM"),
-        (ARC + "9.100.1", "PRESENTATION"),
-        (ARC + "88.59", "KEY OBJECT DOC"),
-        (ARC + "88.67", "SR DOCUMENT"),
-        (ARC + "104.1", "ENCAP DOC"),
-        (ARC + "481.5", "RT PLAN"),
-        ("1.2.840.10008.5.1.4.39.1", "PALETTE"),
-        (ARC + "200.2", None),
-        (ARC + "201.1", None),
-        ("1.3.12.2.1107.5.9.1", None),
-        ("1.2.840.10008.1.1", None),
-        ("", None),
-    ],
-)
-def test_record_types(uid: str, expected: str | None) -> None:
-    assert record_type(uid) == expected
+def image(sop: str | None = "1.2.3", **elements: object) -> Dataset:
+    """A CT image without pixels; an element given as None is left out."""
+    data_set = Dataset()
+    values = {
+        "SOPClassUID": ARC + "2",
+        "SOPInstanceUID": sop,
+        "StudyDate": "20260301",
+        "Modality": "CT",
+        "PatientName": "Doe^Jane",
+        "PatientID": "P1",
+        "StudyInstanceUID": "1.2",
+        "SeriesInstanceUID": "1.2.1",
+        "InstanceNumber": 1,
+        **elements,
+    }
+    for keyword, value in values.items():
+        if value is not None:
+            setattr(data_set, keyword, value)
+    return data_set
+
+
+RECORD_TYPES = {
+    ARC + "2": "IMAGE",
+    ARC + "4": "IMAGE",
+    ARC + "4.2": "SPECTROSCOPY",
+    ARC + "4.3": "IMAGE",
+    ARC + "66": "RAW DATA",
+    ARC + "66.4": "IMAGE",
+    ARC + "77.1.5.3": "STEREOMETRIC",
+    ARC + "77.1.5.1": "IMAGE",
+    ARC + "11.1": "PRESENTATION",
+    ARC + "9.1.1": "WAVEFORM",
+    ARC + "9.100.1": "PRESENTATION",
+    ARC + "88.59": "KEY OBJECT DOC",
+    ARC + "88.67": "SR DOCUMENT",
+    ARC + "104.1": "ENCAP DOC",
+    ARC + "481.5": "RT PLAN",
+    "1.2.840.10008.5.1.4.39.1": "PALETTE",
+    ARC + "200.2": None,
+    ARC + "201.1": None,
+    "1.3.12.2.1107.5.9.1": None,
+    "1.2.840.10008.1.1": None,
+    "": None,
+}
+
+
+def test_record_types() -> None:
+    assert {uid: record_type(uid) for uid in RECORD_TYPES} == RECORD_TYPES
 
 
 def test_record_types_are_pydicoms() -> None:

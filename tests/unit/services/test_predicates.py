@@ -26,10 +26,10 @@ def matches(vr, key, value, **options):
 
 
 @pytest.mark.parametrize("vr", ["LO", "PN", "UI", "DA", "TM", "DT", "IS", "CS", "FD"])
-@pytest.mark.parametrize("key", ["", "  ", "*", "**", "\0"])
-def test_nothing_and_asterisks_are_universal(vr, key):
-    assert predicate_for(vr, key) == Universal()
-    assert matches(vr, key, "") and matches(vr, key, "anything")
+def test_nothing_and_asterisks_are_universal(vr):
+    for key in ("", "  ", "*", "**", "\0"):
+        assert predicate_for(vr, key) == Universal(), key
+        assert matches(vr, key, "") and matches(vr, key, "anything"), key
 
 
 def test_two_double_quotes_match_what_has_no_value():

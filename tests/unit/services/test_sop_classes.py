@@ -78,22 +78,19 @@ NOT_STORAGE = {
 }
 
 
-@pytest.mark.parametrize("uid", STORAGE.values(), ids=STORAGE.keys())
-def test_storage_class(uid: str) -> None:
-    assert is_storage(uid)
-    assert may_store(uid)
+def test_storage_classes() -> None:
+    for name, uid in STORAGE.items():
+        assert (is_storage(uid), may_store(uid)) == (True, True), name
 
 
-@pytest.mark.parametrize("uid", NOT_STORAGE.values(), ids=NOT_STORAGE.keys())
-def test_not_a_storage_class(uid: str) -> None:
-    assert not is_storage(uid)
-    assert not may_store(uid)
+def test_what_is_no_storage_class() -> None:
+    for name, uid in NOT_STORAGE.items():
+        assert (is_storage(uid), may_store(uid)) == (False, False), name
 
 
-@pytest.mark.parametrize("uid", sorted(NON_PATIENT_STORAGE_SOP_CLASSES))
-def test_objects_of_no_patient_may_be_stored_too(uid: str) -> None:
-    assert not is_storage(uid)
-    assert may_store(uid)
+def test_objects_of_no_patient_may_be_stored_too() -> None:
+    for uid in NON_PATIENT_STORAGE_SOP_CLASSES:
+        assert (is_storage(uid), may_store(uid)) == (False, True), uid
 
 
 @pytest.mark.parametrize(
@@ -199,29 +196,26 @@ def test_the_query_retrieve_set_is_pynetdicoms_and_the_retired_model() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "keyword"),
-    [
-        ("VERIFICATION", "Verification"),
-        ("STORAGE_COMMITMENT_PUSH_MODEL", "StorageCommitmentPushModel"),
-        ("STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE", "StorageCommitmentPushModelInstance"),
-        ("PATIENT_ROOT_FIND", "PatientRootQueryRetrieveInformationModelFind"),
-        ("PATIENT_ROOT_MOVE", "PatientRootQueryRetrieveInformationModelMove"),
-        ("PATIENT_ROOT_GET", "PatientRootQueryRetrieveInformationModelGet"),
-        ("STUDY_ROOT_FIND", "StudyRootQueryRetrieveInformationModelFind"),
-        ("STUDY_ROOT_MOVE", "StudyRootQueryRetrieveInformationModelMove"),
-        ("STUDY_ROOT_GET", "StudyRootQueryRetrieveInformationModelGet"),
-        ("PATIENT_STUDY_ONLY_FIND", "PatientStudyOnlyQueryRetrieveInformationModelFind"),
-        ("PATIENT_STUDY_ONLY_MOVE", "PatientStudyOnlyQueryRetrieveInformationModelMove"),
-        ("PATIENT_STUDY_ONLY_GET", "PatientStudyOnlyQueryRetrieveInformationModelGet"),
-        ("COMPOSITE_INSTANCE_ROOT_MOVE", "CompositeInstanceRootRetrieveMove"),
-        ("COMPOSITE_INSTANCE_ROOT_GET", "CompositeInstanceRootRetrieveGet"),
-        (
-            "COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET",
-            "CompositeInstanceRetrieveWithoutBulkDataGet",
-        ),
-        ("MODALITY_WORKLIST_FIND", "ModalityWorklistInformationModelFind"),
-    ],
-)
-def test_constant(name: str, keyword: str) -> None:
-    assert UID_dictionary[getattr(sop_classes, name)][4] == keyword
+CONSTANTS = {
+    "VERIFICATION": "Verification",
+    "STORAGE_COMMITMENT_PUSH_MODEL": "StorageCommitmentPushModel",
+    "STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE": "StorageCommitmentPushModelInstance",
+    "PATIENT_ROOT_FIND": "PatientRootQueryRetrieveInformationModelFind",
+    "PATIENT_ROOT_MOVE": "PatientRootQueryRetrieveInformationModelMove",
+    "PATIENT_ROOT_GET": "PatientRootQueryRetrieveInformationModelGet",
+    "STUDY_ROOT_FIND": "StudyRootQueryRetrieveInformationModelFind",
+    "STUDY_ROOT_MOVE": "StudyRootQueryRetrieveInformationModelMove",
+    "STUDY_ROOT_GET": "StudyRootQueryRetrieveInformationModelGet",
+    "PATIENT_STUDY_ONLY_FIND": "PatientStudyOnlyQueryRetrieveInformationModelFind",
+    "PATIENT_STUDY_ONLY_MOVE": "PatientStudyOnlyQueryRetrieveInformationModelMove",
+    "PATIENT_STUDY_ONLY_GET": "PatientStudyOnlyQueryRetrieveInformationModelGet",
+    "COMPOSITE_INSTANCE_ROOT_MOVE": "CompositeInstanceRootRetrieveMove",
+    "COMPOSITE_INSTANCE_ROOT_GET": "CompositeInstanceRootRetrieveGet",
+    "COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET": "CompositeInstanceRetrieveWithoutBulkDataGet",
+    "MODALITY_WORKLIST_FIND": "ModalityWorklistInformationModelFind",
+}
+
+
+def test_constants() -> None:
+    for name, keyword in CONSTANTS.items():
+        assert UID_dictionary[getattr(sop_classes, name)][4] == keyword

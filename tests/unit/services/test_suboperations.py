@@ -137,7 +137,7 @@ def test_a_list_too_long_for_ui_is_un_where_vrs_are_written(syntax: str, count: 
         assert element.value.rstrip(b"\0").decode().split("\\") == uids
 
 
-@given(st.lists(st.from_regex(r"[0-9.]{1,64}", fullmatch=True), min_size=1, max_size=5))
+@given(st.lists(st.text("0123456789.", min_size=1, max_size=64), min_size=1, max_size=5))
 def test_any_failed_list_is_read_by_pydicom(uids: list[str]) -> None:
     for syntax in UNCOMPRESSED:
         found = read(encode_failed_uids(uids, syntax), syntax)[0x00080058]

@@ -248,6 +248,17 @@ def test_a_response_to_an_n_request_names_the_affected_instance() -> None:
     assert own.affected_sop_instance_uid == "9.9"
 
 
+def test_tags_are_group_and_element_in_little_endian() -> None:
+    command = Command(CommandField.N_GET_RQ, attribute_identifier_list=(0x00100010, 0x0020000D))
+    assert command.raw[0x1005] == b"\x10\0\x10\0\x20\0\x0d\0"
+    assert command.attribute_identifier_list == (0x00100010, 0x0020000D)
+
+
+def test_the_highest_bit_of_its_field_makes_a_response() -> None:
+    for field in CommandField:
+        assert Command(field).is_response is field.name.endswith("RSP"), field
+
+
 def test_comparison_and_name() -> None:
     assert echo_rq(1) == echo_rq(1) != echo_rq(2)
     assert echo_rq(1) != "C-ECHO-RQ"

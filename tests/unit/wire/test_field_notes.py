@@ -218,10 +218,10 @@ def test_10_maximum_length_zero_tiny_and_odd(maximum: int) -> None:
     playbook.connection.send_message(3, store_rq(), [bytes(40_000)])
     bodies = []
     stream = b"".join(playbook.connection.data_to_send())
-    while stream:
-        length = int.from_bytes(stream[2:6], "big")
-        bodies.append(length)
-        stream = stream[6 + length :]
+    start = 0
+    while start < len(stream):
+        bodies.append(int.from_bytes(stream[start + 2 : start + 6], "big"))
+        start += 6 + bodies[-1]
     assert max(bodies) <= (maximum or 1 << 20)
     assert all(length % 2 == 0 for length in bodies)
     assert sum(bodies) - 6 * len(bodies) == 40_000 + len(store_rq().encode())

@@ -147,6 +147,11 @@ def test_windows(proposed: tuple[int, int] | None, granted: tuple[int, int] | No
         assert got == (min(limits) if limits else UNLIMITED_WINDOW)
 
 
+def test_a_window_is_the_lesser_one_and_zero_is_no_limit() -> None:
+    assert granted_window(*negotiated((8, 0), (4, 0))) == (4, UNLIMITED_WINDOW)
+    assert granted_window(*negotiated((2, 0), (0, 3))) == (2, 3)
+
+
 def test_a_window_that_was_not_proposed_was_not_granted() -> None:
     rq = an_rq(items=())
     ac = an_ac(items=(AsynchronousOperationsWindow(9, 9),))

@@ -215,6 +215,25 @@ def test_responses_are_messages(
     assert b"".join(one.connection.data_to_send()) == b"".join(other.connection.data_to_send())
 
 
+def test_each_response_fills_one_pdu_and_what_does_not_fit_is_cut() -> None:
+    pending, last = store_rq().response(0xFF00, has_data_set=True), store_rq().response(0)
+    connection = established_acceptor(maximum_length=200).connection
+    connection.send_responses(3, [(pending, b"ab"), (pending, b"cd"), (pending, bytes(201))])
+    connection.send_responses(3, [(last, None), (last, None)])
+    command, end = PDV(3, pending.encode(), command=True), PDV(3, last.encode(), command=True)
+    assert sent(connection) == [
+        pdata(command),
+        pdata(PDV(3, b"ab")),
+        pdata(command),
+        pdata(PDV(3, b"cd")),
+        pdata(command),
+        pdata(PDV(3, bytes(194), last=False)),
+        pdata(PDV(3, bytes(8))),
+        pdata(end),
+        pdata(end),
+    ]
+
+
 def test_responses_that_cannot_be_sent() -> None:
     connection = established_acceptor().connection
     answer = store_rq().response(0)

@@ -45,6 +45,12 @@ def test_any_cut_gives_the_same_pdus(cuts):
     assert found == pdus
 
 
+def test_a_pdu_cut_in_its_header_comes_when_it_is_whole():
+    splitter, stream = Splitter(), whole(ECHO)
+    assert list(splitter.feed(stream[:3], keep=True)) == []
+    assert list(splitter.feed(stream[3:], keep=True)) == [stream]
+
+
 def test_a_pdu_that_began_unwanted_is_left_out():
     splitter = Splitter()
     stream = whole(ECHO) + ReleaseRQ().encode()
