@@ -56,6 +56,7 @@ async def _made() -> str:
     """Bring a gateway up on an empty store, and look at what it offers to a peer."""
     from hilum.gateway.app import Gateway, initialise
     from hilum.gateway.config import Config, rows
+    from hilum.gateway.store.decoding_process import decoded_by_what_is_installed
     from hilum.gateway.store.entries import SERVICES, Peer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +71,7 @@ async def _made() -> str:
             gateway = await Gateway.start(config)
         try:
             peer = Peer("conformance", "CONFORMANCE", "127.0.0.1", services=SERVICES)
-            offer = Offer.of(gateway.offered(peer))
+            offer = Offer.of(gateway.offered(peer), decoded_by_what_is_installed())
         finally:
             await gateway.stop()
     defaults = [(name, value, unit, text) for name, value, unit, text in rows(Config())]

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from hilum.cli.keys import MODELS
 from hilum.cli.storage_contexts import retrieve_contexts
 from hilum.net.client import NATIVE
-from hilum.net.delivery import CONVERTED_TO
+from hilum.net.conversion import CONVERTED_TO
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.service import Accept
 from hilum.net.tls import CIPHERS
@@ -47,15 +47,17 @@ class Offer:
         private: whether SOP classes of vendors are stored.
         handled: requests that are served besides C-ECHO and C-STORE.
         roles: SOP Class UID → (SCU, SCP) that the requestor may play by role selection.
+        decoded: transfer syntaxes that retrieves are decoded from, with the codecs that are here.
     """
 
     accepted: Mapping[str, tuple[str, ...]]
     private: bool
     handled: frozenset[int]
     roles: Mapping[str, tuple[bool, bool]]
+    decoded: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, accept: Accept) -> Offer:
+    def of(cls, accept: Accept, decoded: frozenset[str] = frozenset()) -> Offer:
         """Ask an acceptance about everything."""
 
         def takes(uid: str) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ class Offer:
             bool(takes(_PRIVATE)),
             frozenset(accept.handlers),
             accept.roles,
+            decoded,
         )
 
     def roles_of(self, found: SopClass) -> str:
@@ -95,7 +98,7 @@ def statement(offer: Offer | None, settings: Sequence[tuple[str, object, str, st
     parts = [_overview(offer)]
     if offer is not None:
         parts += [_gateway(offer), _settings(settings)]
-    parts += [_tools(), _library(), _transfer_syntaxes(), _statuses(offer), _character_sets(),
+    parts += [_tools(), _library(), _transfer_syntaxes(offer), _statuses(offer), _character_sets(),
               _security()]  # fmt: skip
     if offer is None:
         parts.append(_limits())
@@ -213,7 +216,7 @@ def _settings(settings: Sequence[tuple[str, object, str, str]]) -> str:
     rows = [
         (f"`{name}`", _value(value), unit, text)
         for name, value, unit, text in settings
-        if name.startswith(("access.", "commitment.", "limits.", "timeouts."))
+        if name.startswith(("access.", "commitment.", "limits.", "retrieve.", "timeouts."))
     ]
     return "## Configuration of the gateway\n\n" + _table(("setting", "default", "unit", ""), rows)
 
@@ -270,7 +273,8 @@ def _library() -> str:
     )
 
 
-def _transfer_syntaxes() -> str:
+def _transfer_syntaxes(offer: Offer | None) -> str:
+    decoded = offer.decoded if offer is not None else frozenset()
     said = {
         Compression.NONE: "uncompressed",
         Compression.LOSSLESS: "lossless",
@@ -282,13 +286,18 @@ def _transfer_syntaxes() -> str:
             syntax.name,
             uid,
             "video" if syntax.video else said[syntax.compression],
-            "converted where a peer accepts no exact match" if uid in CONVERTED_TO else "",
+            "converted where a peer accepts no exact match"
+            if uid in CONVERTED_TO
+            else "decoded in retrieves where a peer accepts it uncompressed only"
+            if uid in decoded
+            else "",
         )
         for uid, syntax in TRANSFER_SYNTAXES.items()
     ]
     return (
         "## Transfer syntaxes\n\nIn order of preference; compressed ones that are alike are equals, "
-        "of which the one proposed first is taken. Nothing is decompressed or compressed.\n\n"
+        "of which the one proposed first is taken. The gateway's C-GET and C-MOVE decode images, with the "
+        "codecs of `hilum[codecs]`; nothing else is decompressed, and nothing is compressed.\n\n"
         + _table(("transfer syntax", "UID", "pixel data", ""), rows)
     )
 

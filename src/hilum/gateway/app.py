@@ -38,6 +38,7 @@ from hilum.gateway.store.blobs import MARKER, BlobStore
 from hilum.gateway.store.bucket_list import BucketList
 from hilum.gateway.store.commit import Committer
 from hilum.gateway.store.database import Checkpointer, open_database, upgrade
+from hilum.gateway.store.decoding import Decoders, DecodingLimits
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Listener, Peer, Snapshot
 from hilum.gateway.store.examine import HEADER_KEYS
@@ -303,8 +304,23 @@ class Gateway:
         fetcher = Fetcher(fetches, config, lambda: self._router, self._committer, self._moves)
         for kind in fetcher.kinds:
             self.kinds.add(kind)
+        retrieve = config.retrieve
+        self._decoders = Decoders(
+            storage.data,
+            DecodingLimits(
+                processes=retrieve.decoders,
+                seconds=retrieve.decode_within,
+                size=retrieve.max_decoded,
+                room=retrieve.decoded_space,
+                reserve=config.store.reserve,
+            ),
+        )
         query_retrieve = QueryRetrieve(
-            config, storage.database, storage.blobs, lambda: self._router.snapshot
+            config,
+            storage.database,
+            storage.blobs,
+            lambda: self._router.snapshot,
+            self._decoders,
         )
         self._services: tuple[Service, ...] = (
             query_retrieve.admit,
@@ -369,6 +385,7 @@ class Gateway:
             *closing, *(server.close(self.config.stop_within) for server in servers)
         )
         await self._commitment.close()
+        await asyncio.to_thread(self._decoders.close)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

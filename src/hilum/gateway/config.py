@@ -46,6 +46,7 @@ _MAY_BE_ZERO = {
     "store.reserve_inodes",
     "store.spool",
     "query.max_headers",
+    "retrieve.decoders",
     "stop_within",
     "work.grace",
     "work.keep",
@@ -226,6 +227,22 @@ class RetrieveSettings:
     parallel: int = _setting(
         1, "associations to a move destination at once, for each C-MOVE", "associations"
     )
+    decoders: int = _setting(
+        2,
+        "processes that decode compressed images for those who take them uncompressed only; started "
+        "when needed. 0: such images are failed sub-operations",
+        "processes",
+    )
+    decode_within: float = _setting(120.0, "how long the decoding of one image may take", "s")
+    max_decoded: int = _setting(
+        1 << 30, "size of a decoded image above which it is a failed sub-operation", "bytes"
+    )
+    decoded_space: int = _setting(
+        4 << 30,
+        "of all images that are decoded and not yet sent, in temporary files of the data directory; "
+        "at least twice 'retrieve.max_decoded'",
+        "bytes",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +299,11 @@ class Config:
                 f"commitment.verify is {self.commitment.verify!r}; expected {', '.join(Level)}"
             )
         Delivery.parse(self.commitment.delivery)
+        if self.retrieve.decoded_space < 2 * self.retrieve.max_decoded:
+            raise ConfigurationError(
+                f"retrieve.decoded_space is {self.retrieve.decoded_space}; expected at least twice "
+                f"retrieve.max_decoded, {2 * self.retrieve.max_decoded} bytes"
+            )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError(
                 f"log_level is {self.log_level!r}; expected DEBUG, INFO, WARNING or ERROR"

@@ -13,33 +13,19 @@ from typing import Any, NamedTuple
 
 from hilum.errors import HilumError, LocalProtocolError, NoPresentationContext
 from hilum.net.association import Association, Response
+from hilum.net.conversion import Conversion, Reencoding
 from hilum.net.reading import Data, Reader
 from hilum.net.requests import Operation
 from hilum.net.service import Context
 from hilum.net.sources import READ_ERRORS, Source, why
-from hilum.services.convert import CONVERTIBLE, convert
 from hilum.services.part10 import FileHead
 from hilum.services.status import Category, category, describe
-from hilum.services.transfer_syntaxes import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
 from hilum.wire.command import CommandField, Priority
 
-__all__ = ["CONVERTED_TO", "MAX_OUTSTANDING", "Delivery", "Outcome", "SendResult"]
+__all__ = ["MAX_OUTSTANDING", "Delivery", "Outcome", "SendResult"]
 
 # Outstanding at once where the peer sets no limit: enough to fill any link, little to hold.
 MAX_OUTSTANDING = 32
-
-CONVERTED_TO = (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
-"""In this order, as implicit VR alone loses the VRs of private elements."""
 
 
 class Outcome(StrEnum):
@@ -83,6 +69,7 @@ class Delivery:
         association: stays open afterwards, unless a data set broke off half sent.
         move_originator: AE title and Message ID of the C-MOVE that this is part of.
         on_bytes: called with the number of bytes, as they are given to the network.
+        conversion: where the peer does not accept a data set as it is; None for ``Reencoding``.
     """
 
     def __init__(
@@ -91,11 +78,13 @@ class Delivery:
         *,
         move_originator: tuple[str, int] | None = None,
         on_bytes: Callable[[int], None] | None = None,
+        conversion: Conversion | None = None,
     ) -> None:
         #: Whether we ended the association in the middle of a data set that could not be read.
         self.broke_off = False
         self._association = association
         self._on_bytes = on_bytes
+        self._conversion = conversion or Reencoding()
         title, number = move_originator or (None, None)
         self._elements: dict[str, Any] = {
             "priority": Priority.MEDIUM,
@@ -121,15 +110,14 @@ class Delivery:
         try:
             return association.context_for(sop_class, syntax, scu=True)
         except NoPresentationContext:
-            if syntax in CONVERTIBLE:
-                others = {
-                    context.transfer_syntax: context
-                    for context in association.contexts.values()
-                    if context.abstract_syntax == sop_class and context.scu
-                }
-                for other in CONVERTED_TO:
-                    if other in others:
-                        return others[other]
+            others = {
+                context.transfer_syntax: context
+                for context in association.contexts.values()
+                if context.abstract_syntax == sop_class and context.scu
+            }
+            for other in self._conversion.targets(syntax):
+                if other in others:
+                    return others[other]
             raise
 
     def needs_conversion(self, head: FileHead) -> bool:
@@ -149,7 +137,7 @@ class Delivery:
         if not self.needs_conversion(head):
             return source.pieces()
         target = self.context_for(head).transfer_syntax
-        return convert(source.pieces(), head.transfer_syntax_uid, target)
+        return self._conversion.pieces(source, target)
 
     async def results(
         self, reader: Reader, until: Callable[[], bool] = lambda: False

@@ -5,9 +5,9 @@
     with find_sources(["study"]) as found:
         summary = await send_files("pacs.example.org", 104, found.sources, called="PACS")
 
-Nothing is decoded: a data set goes out byte for byte, over a presentation context for exactly its
-SOP class and transfer syntax. Only where the peer accepts none, and the data set is uncompressed, it
-is converted to an uncompressed syntax that the peer does accept.
+A data set goes out byte for byte, over a presentation context for exactly its SOP class and transfer
+syntax. Only where the peer accepts none it is converted to a syntax that the peer does accept: by
+default, an uncompressed one to another.
 
 Standard: PS3.4 B.2 (Storage, SCU), PS3.8 9.3.2.2 (at most 128 presentation contexts).
 """
@@ -31,11 +31,11 @@ from hilum.errors import (
 )
 from hilum.net.association import Association
 from hilum.net.client import connect
+from hilum.net.conversion import Conversion, Reencoding
 from hilum.net.delivery import Delivery, Outcome, SendResult
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.reading import Kept, ReadAhead, Reader
 from hilum.net.sources import PIECE, Source
-from hilum.services.convert import CONVERTIBLE
 from hilum.services.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from hilum.wire.items import UserIdentityRQ
 
@@ -82,22 +82,27 @@ class Summary:
         )
 
 
-def contexts_for(sources: Iterable[Source]) -> Contexts:
+def contexts_for(sources: Iterable[Source], conversion: Conversion | None = None) -> Contexts:
     """A presentation context for each pair of SOP class and transfer syntax, in order of coming.
 
     One transfer syntax per context lets the peer accept a class in each of them (PS3.8 9.3.3.2:
     it can choose only one per context). There may be more than the 128 of one association. As long
     as there are not, each class that can be converted gets one more, with the other uncompressed
     syntaxes that every peer knows.
+
+    Args:
+        sources: what is going to be sent.
+        conversion: what can be converted; None for ``Reencoding``.
     """
     pairs = dict.fromkeys(
         (source.head.sop_class_uid, source.head.transfer_syntax_uid) for source in sources
     )
     exact = tuple((abstract, (syntax,)) for abstract, syntax in pairs)
-    return (*exact, *_fallbacks(exact)[: max(0, MAX_CONTEXTS - len(exact))])
+    fallbacks = _fallbacks(exact, conversion or Reencoding())
+    return (*exact, *fallbacks[: max(0, MAX_CONTEXTS - len(exact))])
 
 
-def _fallbacks(exact: Contexts) -> Contexts:
+def _fallbacks(exact: Contexts, conversion: Conversion) -> Contexts:
     """Contexts for what the peer does not take as it is."""
     proposed: dict[str, set[str]] = {}
     for abstract, (syntax,) in exact:
@@ -105,14 +110,16 @@ def _fallbacks(exact: Contexts) -> Contexts:
     others = {
         abstract: tuple(syntax for syntax in _EVERYBODYS if syntax not in syntaxes)
         for abstract, syntaxes in proposed.items()
-        if syntaxes & CONVERTIBLE
+        if any(map(conversion.targets, syntaxes))
     }
     return tuple((abstract, syntaxes) for abstract, syntaxes in others.items() if syntaxes)
 
 
-def _groups(sources: Sequence[Source]) -> list[tuple[Contexts, list[Source]]]:
+def _groups(
+    sources: Sequence[Source], conversion: Conversion
+) -> list[tuple[Contexts, list[Source]]]:
     """Sources that one association can take, with its contexts; mostly a single group."""
-    contexts = contexts_for(sources)
+    contexts = contexts_for(sources, conversion)
     if len(contexts) <= MAX_CONTEXTS:
         return [(contexts, list(sources))] if sources else []
     groups: list[tuple[Contexts, list[Source]]] = [
@@ -216,6 +223,7 @@ class Outbox:
         on_result: see ``send_files``, as all that follow.
         on_bytes: as they are given to the network.
         move_originator: AE title and Message ID of the C-MOVE that this is part of.
+        conversion: where a peer does not accept a data set as it is; None for ``Reencoding``.
     """
 
     def __init__(
@@ -227,6 +235,7 @@ class Outbox:
         on_result: Callable[[SendResult], None] | None = None,
         on_bytes: Callable[[int], None] | None = None,
         move_originator: tuple[str, int] | None = None,
+        conversion: Conversion | None = None,
     ) -> None:
         self.summary = Summary()
         #: Set it to send no more; what is outstanding still has its results.
@@ -237,12 +246,13 @@ class Outbox:
         self._on_result = on_result
         self._on_bytes = on_bytes
         self._move_originator = move_originator
+        self._conversion = conversion or Reencoding()
         self._queue: deque[Source] = deque()
         self._idle: list[tuple[Contexts, Association]] = []
 
     async def send(self, sources: Sequence[Source]) -> None:
         """Send them, over as many associations as are allowed; on return each has its result."""
-        for contexts, members in _groups(sources):
+        for contexts, members in _groups(sources, self._conversion):
             await self._send_group(contexts, members)
 
     async def _send_group(self, contexts: Contexts, sources: list[Source]) -> None:
@@ -326,7 +336,10 @@ class Outbox:
     async def _use(self, association: Association, workers: int) -> bool:
         """Send over one association as long as it lasts; False when it brought nothing."""
         delivery = Delivery(
-            association, move_originator=self._move_originator, on_bytes=self._on_bytes
+            association,
+            move_originator=self._move_originator,
+            on_bytes=self._on_bytes,
+            conversion=self._conversion,
         )
         reader = self._reader(delivery, workers)
         progress = False

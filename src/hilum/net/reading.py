@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from hilum.net.sources import READ_ERRORS, Source
+from hilum.net.sources import Source
 
 __all__ = ["Data", "Kept", "ReadAhead", "Reader"]
 
@@ -126,7 +126,7 @@ class ReadAhead:
                     held = piece
                 else:
                     self._put(_Read(source, held or b"", first, True, None))
-            except READ_ERRORS as error:
+            except Exception as error:  # one that is not of READ_ERRORS ends the sending
                 self._put(_Read(source, b"", first, True, error))
         with self._changed:
             self._ended = True

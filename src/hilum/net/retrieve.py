@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from hilum.net.association import Association
 from hilum.net.client import connect
+from hilum.net.conversion import Conversion
 from hilum.net.delivery import Delivery, Outcome, SendResult
 from hilum.net.files import READ_AHEAD, Contexts, Outbox
 from hilum.net.limits import Limits, Timeouts
@@ -98,7 +99,10 @@ class Destination:
 
 
 async def retrieve_on(
-    request: Request, sources: Sources, total: int | None = None
+    request: Request,
+    sources: Sources,
+    total: int | None = None,
+    conversion: Conversion | None = None,
 ) -> AsyncIterator[list[Reply]]:
     """Serve a C-GET: send the sources over the association it came on.
 
@@ -111,13 +115,14 @@ async def retrieve_on(
         request: the C-GET-RQ.
         sources: what it asks for; pages are sent while the next one is being got.
         total: how many there will be; None where ``sources`` is a sequence.
+        conversion: for what is not accepted as it is; None for ``Reencoding``.
 
     Yields:
         Pages of replies: pending ones at intervals, then the final one, cancelled ones with what
         was left.
     """
     counting = _Counting(request, _total(sources, total))
-    delivery = Delivery(request.association)
+    delivery = Delivery(request.association, conversion=conversion)
     async with aclosing(_pages(sources)) as pages:
         async for page in pages:
             reader = _reader(page, delivery)
@@ -137,6 +142,7 @@ async def move_to(
     sources: Sources,
     destination: Destination | None,
     total: int | None = None,
+    conversion: Conversion | None = None,
 ) -> AsyncIterator[list[Reply]]:
     """Serve a C-MOVE: send the sources over associations to their destination.
 
@@ -150,6 +156,7 @@ async def move_to(
         sources: what it asks for; see ``retrieve_on``.
         destination: None answers A801H, as an unknown destination.
         total: see ``retrieve_on``.
+        conversion: see ``retrieve_on``.
 
     Yields:
         See ``retrieve_on``.
@@ -166,6 +173,7 @@ async def move_to(
         retries=destination.retries,
         on_result=results.put_nowait,
         move_originator=(request.association.rq.calling_ae_title, request.command.message_id),
+        conversion=conversion,
     )
     moving = asyncio.ensure_future(_move(sources, outbox))
     moving.set_name(f"C-MOVE of association {request.association.number}")
@@ -258,6 +266,8 @@ class _Counting:
     def __init__(self, request: Request, total: int) -> None:
         self._request = request
         self._counts = SubOperations(total)
+        #: Of the first sub-operation that failed without an answer.
+        self._reason = ""
         self._since = PENDING_EVERY - 1  # so that the first one is reported
         self._loop = asyncio.get_running_loop()
         self._reported = self._loop.time()
@@ -269,6 +279,7 @@ class _Counting:
             counts.expect(1)  # more came than were announced
         if result.status is None:
             counts.lost(uid)
+            self._reason = self._reason or result.reason
         else:
             counts.ended(result.status, uid)
         if result.outcome is Outcome.FAILED or result.outcome is Outcome.NOT_SENT:
@@ -294,8 +305,9 @@ class _Counting:
         counts = self._counts
         status = counts.final_status(cancelled=self._request.is_cancelled)
         elements: dict[str, object] = dict(counts.elements(status))
-        if outbox is not None and counts.failed and outbox.summary.error is not None:
-            elements["error_comment"] = str(outbox.summary.error)
+        error = outbox.summary.error if outbox is not None else None
+        if counts.failed and (reason := str(error or self._reason)):
+            elements["error_comment"] = reason
         return Reply(
             status, counts.identifier(status, self._request.context.transfer_syntax), elements
         )

@@ -18,6 +18,7 @@ from hilum.gateway.flow.query import Asker, QueryProvider
 from hilum.gateway.flow.retrieve import RetrieveProvider
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
+from hilum.gateway.store.decoding import Decoders
 from hilum.gateway.store.entries import Snapshot
 from hilum.net.service import Accept, Handler, service_policy, storage_policy
 from hilum.services.sop_classes import may_store
@@ -36,13 +37,19 @@ class QueryRetrieve:
         database: see `open_database`.
         blobs: the objects.
         snapshot: gives the directory of this moment.
+        decoders: for those who take no compressed images.
     """
 
     def __init__(
-        self, config: Config, database: Database, blobs: BlobStore, snapshot: Callable[[], Snapshot]
+        self,
+        config: Config,
+        database: Database,
+        blobs: BlobStore,
+        snapshot: Callable[[], Snapshot],
+        decoders: Decoders,
     ) -> None:
         self._queries = QueryProvider(database, blobs, config.query)
-        self._retrieves = RetrieveProvider(database, blobs, config, snapshot)
+        self._retrieves = RetrieveProvider(database, blobs, config, snapshot, decoders)
 
     def admit(self, accept: Accept, call: Call) -> Accept:
         """The same acceptance, with what the caller may ask for."""

@@ -1,4 +1,4 @@
-"""C-GET and C-MOVE as provider: what was asked for, from the files as they are.
+"""C-GET and C-MOVE as provider: what was asked for, from the files as they are, or decoded.
 
 Standard: PS3.4 C.4.2 (C-MOVE SCP), C.4.3 (C-GET SCP), Y (composite instance root).
 """
@@ -6,14 +6,16 @@ Standard: PS3.4 C.4.2 (C-MOVE SCP), C.4.3 (C-GET SCP), Y (composite instance roo
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 from hilum.errors import ConfigurationError, Refused, StorageFailed
 from hilum.gateway.config import Config
 from hilum.gateway.flow.peers import address_of, client_tls
 from hilum.gateway.flow.query import Asker
+from hilum.gateway.flow.transcoding import Transcoding
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
+from hilum.gateway.store.decoding import Decoders
 from hilum.gateway.store.entries import Peer, Snapshot
 from hilum.gateway.store.results import Found
 from hilum.gateway.store.retrieval import MAX_NAMES, Retrieval
@@ -40,6 +42,7 @@ class RetrieveProvider:
         blobs: the objects.
         config: the whole tree, for its limits and our certificate.
         directory: gives the directory of this moment: peers are the destinations.
+        decoders: for those who take no compressed images.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class RetrieveProvider:
         blobs: BlobStore,
         config: Config,
         directory: Callable[[], Snapshot],
+        decoders: Decoders,
     ) -> None:
         self._database, self._blobs, self._config = database, blobs, config
         self._directory = directory
+        self._decoders = decoders
 
     async def get(self, request: Request, asker: Asker) -> AsyncIterator[Sequence[Reply]]:
         """The handler of C-GET-RQ.
@@ -59,9 +64,10 @@ class RetrieveProvider:
             Refused: A900H for the identifier, A701H when the index cannot be read.
         """
         retrieval, total = await self._named(request, asker)
-        async with aclosing(self._pages(retrieval)) as pages:
-            async for page in retrieve_on(request, pages, total):
-                yield page
+        with closing(Transcoding(self._decoders)) as transcoding:
+            async with aclosing(self._pages(retrieval, transcoding)) as pages:
+                async for page in retrieve_on(request, pages, total, transcoding):
+                    yield page
 
     async def move(self, request: Request, asker: Asker) -> AsyncIterator[Sequence[Reply]]:
         """The handler of C-MOVE-RQ; destinations are the configured peers that listen.
@@ -71,9 +77,10 @@ class RetrieveProvider:
         """
         destination = await in_thread(self._destination, request.command.move_destination or "")
         retrieval, total = await self._named(request, asker)
-        async with aclosing(self._pages(retrieval)) as pages:
-            async for page in move_to(request, pages, destination, total):
-                yield page
+        with closing(Transcoding(self._decoders)) as transcoding:
+            async with aclosing(self._pages(retrieval, transcoding)) as pages:
+                async for page in move_to(request, pages, destination, total, transcoding):
+                    yield page
 
     async def _named(self, request: Request, asker: Asker) -> tuple[Retrieval, int]:
         return await in_thread(self._look_up, request, asker)
@@ -96,12 +103,16 @@ class RetrieveProvider:
         except StorageFailed as error:
             raise Refused(0xA701, "the index cannot be read") from error
 
-    async def _pages(self, retrieval: Retrieval) -> AsyncGenerator[Sequence[StoredSource], None]:
+    async def _pages(
+        self, retrieval: Retrieval, transcoding: Transcoding
+    ) -> AsyncGenerator[Sequence[StoredSource], None]:
         after = 0
         while True:
             found = await in_thread(retrieval.page, after, PAGE)
             if found:
-                yield [self._source(one) for one in found]
+                page = [self._source(one) for one in found]
+                transcoding.expect(page)
+                yield page
             if len(found) < PAGE:
                 return
             after = found[-1].id

@@ -7,12 +7,11 @@ started when the first is wanted, and killed when one takes too long.
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 
+from hilum.gateway.store.child import Child
 from hilum.gateway.store.pixels_process import ANSWER, HEAD, NONE
 from hilum.services.elements import Buffer
 
@@ -42,7 +41,7 @@ class PixelDigests:
     def __init__(self, patience: float = PATIENCE, pause: float = PAUSE) -> None:
         self._patience = patience
         self._pause = pause
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._not_before = 0.0
 
     def of(self, data: Buffer, transfer_syntax: str) -> bytes | None:
@@ -62,41 +61,28 @@ class PixelDigests:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):  # what was not yet written is lost with the process
-                    if pipe is not None:
-                        pipe.close()
+            process.close()
 
     def _ask(self, data: Buffer, transfer_syntax: bytes) -> bytes:
         """What the process answers; less than an answer where it ended."""
         process = self._process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        timer = threading.Timer(self._patience, self._too_long, (process,))
-        timer.start()
-        try:
-            process.stdin.write(HEAD.pack(len(transfer_syntax), len(data)) + transfer_syntax)
+        answer = b""
+        with process.within(self._patience) as late, suppress(OSError):
+            process.asked.write(HEAD.pack(len(transfer_syntax), len(data)) + transfer_syntax)
             for start in range(0, len(data), _PIECE):
-                process.stdin.write(bytes(data[start : start + _PIECE]))
-            process.stdin.flush()
-            answer = process.stdout.read(ANSWER)
-        except OSError:
-            answer = b""
-        finally:
-            timer.cancel()
+                process.asked.write(bytes(data[start : start + _PIECE]))
+            process.asked.flush()
+            answer = process.answers.read(ANSWER)
+        if late.is_set():
+            self._too_long()
         if len(answer) < ANSWER:
             self.close()
         return answer
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+    def _start(self) -> Child:
+        self._process = Child(COMMAND)
         return self._process
 
-    def _too_long(self, process: subprocess.Popen[bytes]) -> None:
+    def _too_long(self) -> None:
         self._not_before = time.monotonic() + self._pause
         log.warning("pixel data was not decoded within %.0f s: both are kept", self._patience)
-        process.kill()

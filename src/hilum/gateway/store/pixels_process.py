@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import struct
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
+
+from hilum.gateway.store.child import end_when_idle, limit
 
 __all__ = ["ANSWER", "HEAD", "NONE", "digest", "main"]
 
@@ -25,12 +25,8 @@ HEAD = struct.Struct(">HQ")
 ANSWER = 32
 NONE = bytes(ANSWER)
 
-# What numpy and a codec map for an image of some hundred MB; a bomb gets no further.
-MEMORY = 4 << 30
 # Bytes of all frames together that are worth a comparison.
 MAX_PIXELS = 1 << 30
-# 60 MB of idle process are given back by then.
-IDLE = 30.0
 
 # Those of which the standard says that no value changes. JPEG 2000 and JPEG XL may, HTJ2K too.
 _REVERSIBLE = frozenset(
@@ -73,7 +69,7 @@ def _encapsulated(file: Any) -> Iterator[Any]:
     from pydicom.pixels.decoders.base import get_decoder
 
     decoder = get_decoder(file.file_meta.TransferSyntaxUID)
-    for frame, _ in decoder.iter_array(file, raw=True):
+    for frame, _ in decoder.iter_array(file, raw=True, correct_unused_bits=False):
         yield frame
 
 
@@ -94,26 +90,13 @@ def _native(file: Any, frames: int, shape: tuple[int, int, int]) -> Iterator[Any
         yield frame
 
 
-def _limit() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows: the time limit alone
-        return
-    for limit, value in (
-        (resource.RLIMIT_AS, MEMORY),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
-
-
 def main() -> None:
     """Answer requests until standard input ends."""
     import pydicom.pixels.decoders.base  # noqa: F401 - before the first request's time runs
 
-    _limit()
+    limit()
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
-    idle = _end_when_idle()
+    idle = end_when_idle()
     while len(head := asked.read(HEAD.size)) == HEAD.size:
         idle.cancel()
         syntax_length, length = HEAD.unpack(head)
@@ -124,14 +107,7 @@ def main() -> None:
             found = None
         answers.write(found or NONE)
         answers.flush()
-        idle = _end_when_idle()
-
-
-def _end_when_idle() -> threading.Timer:
-    timer = threading.Timer(IDLE, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
-    return timer
+        idle = end_when_idle()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hilum.errors import InvalidDicom
+from hilum.errors import InvalidDicom, NotFound
 from hilum.gateway.store.blobs import BlobStore
 from hilum.net.sources import PIECE
 from hilum.services.part10 import FileHead
@@ -40,10 +40,13 @@ class StoredSource:
         """The data set in pieces of ``PIECE`` bytes, the last shorter.
 
         Raises:
-            NotFound, OSError: it cannot be opened or read.
+            OSError: it cannot be opened or read, or has been removed.
             InvalidDicom: it is not whole.
         """
-        file, _ = self.blobs.open_read(self.path)
+        try:
+            file, _ = self.blobs.open_read(self.path)
+        except NotFound as error:
+            raise FileNotFoundError(str(error)) from error
         left = self.length
         with file:
             while left:

@@ -105,7 +105,6 @@ def test_a_process_that_ended_is_started_again(digests: PixelDigests) -> None:
     process = digests._process
     assert process is not None
     process.kill()
-    process.wait()
     assert of(digests, "MR_small.dcm") == found is not None
 
 
