@@ -33,13 +33,19 @@ class Receiver:
     """Keeps data sets in memory; ``answers`` and ``aborts`` say what happens to the n-th."""
 
     def __init__(
-        self, answers: dict[int, Answer] | None = None, aborts: Sequence[int] = ()
+        self,
+        answers: dict[int, Answer] | None = None,
+        aborts: Sequence[int] = (),
+        together: int = 0,
     ) -> None:
         self.kept: dict[str, bytes] = {}
         self.of_association: Counter[int] = Counter()
         self.count = 0
         self.answers = answers or {}
         self.aborts = set(aborts)
+        #: Nothing is answered before so many associations have sent something.
+        self.together = together
+        self.waiting: list[tuple[asyncio.Future[Answer], Answer]] = []
 
     def authorise(self, rq: object, peer: object) -> Accept:
         return Accept(open_store=self.open_store)
@@ -48,6 +54,12 @@ class Receiver:
         number, self.count = self.count, self.count + 1
         self.of_association[association.number] += 1
         return _Sink(self, number, command, association)
+
+    def answer(self) -> None:
+        if len(self.of_association) >= self.together:
+            waiting, self.waiting = self.waiting, []
+            for done, answer in waiting:
+                done.set_result(answer)
 
 
 class _Sink:
@@ -70,7 +82,9 @@ class _Sink:
             self.association.abort()
         else:
             self.receiver.kept[self.uid] = bytes(self.data)
-            done.set_result(self.receiver.answers.get(self.number, Answer(0)))
+            answer = self.receiver.answers.get(self.number, Answer(0))
+            self.receiver.waiting.append((done, answer))
+            self.receiver.answer()
         return done
 
     def abort(self, cause: BaseException) -> None: ...
@@ -403,7 +417,7 @@ async def test_a_file_that_is_gone_fails_alone(listen: Listen, tmp_path: Path) -
 
 async def test_several_associations_share_the_work(listen: Listen, tmp_path: Path) -> None:
     made = files(tmp_path, 60, 5000)
-    receiver = Receiver()
+    receiver = Receiver(together=4)
     server = await listen(receiver.authorise)
     _, summary = await push(tmp_path, server.port, parallel=4)
     assert receiver.kept == made

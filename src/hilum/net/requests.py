@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
@@ -77,10 +78,12 @@ class Operation:
         "command",
         "context",
         "deadline",
+        "due",
         "error",
         "field",
         "has_pending",
         "responses",
+        "stores",
         "waiter",
     )
 
@@ -95,6 +98,9 @@ class Operation:
         self.error: Exception | None = None
         self.abandoned = False
         self.deadline: asyncio.TimerHandle | None = None
+        #: When whoever waits has waited for too long, and C-STOREs of the peer when it began to.
+        self.due = 0.0
+        self.stores = 0
 
     def wake(self) -> None:
         """Something has come for whoever waits."""
@@ -117,6 +123,8 @@ class Requests:
         self._held_count = 0
         self._strays = 0
         self._letting_go = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
 
     # ── one request ─────────────────────────────────────────────────────────────────────────
 
@@ -158,17 +166,21 @@ class Requests:
         """
         owner = self._owner
         owner.must_be_open()
-        await self._room()
-        number = message_id
-        if number is None or number in self.operations:
-            number = next(n for n in self._numbers if n not in self.operations)
+        if self._taken < self.window and not self._waiters:
+            self._taken += 1
+        else:
+            await self._room()
+        number = next(self._numbers) if message_id is None else message_id
+        while number in self.operations:
+            number = next(self._numbers)
         sent = False
         try:
             command = Command(field, has_data_set=data is not None, message_id=number, **elements)
             operation = self.operations[number] = Operation(context, command, field)
             await owner.sending.send(context.context_id, command, data)
             sent = True
-            await owner.link.drain()
+            if owner.link.is_full:
+                await owner.link.drain()
         except BaseException:
             if sent:
                 self.abandon(operation)
@@ -204,21 +216,39 @@ class Requests:
         loop = asyncio.get_running_loop()
         while not operation.responses and operation.error is None:
             waiter = operation.waiter = loop.create_future()
-            timer = loop.call_later(timeout, self._late, operation, timeout, self._sub_operations)
+            operation.due = loop.time() + timeout
+            operation.stores = self._owner.serving.stores
+            if operation.due < self._looks_at:
+                self._look_at(loop, operation.due)
             try:
                 await waiter
             finally:
-                timer.cancel()
                 operation.waiter = None
 
-    @property
-    def _sub_operations(self) -> int:
-        return self._owner.serving.stores
+    def _look_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        """One timer for all that wait: it goes off once in a time-out, not once in a message."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_at = when
+        self._timer = loop.call_at(when, self._look, loop)
 
-    def _late(self, operation: Operation, timeout: float, stores: int) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, self._looks_at = None, math.inf
+        waiting = [each for each in self.operations.values() if each.waiter is not None]
+        # The clock of a timer may lag behind by its resolution.
+        late = loop.time() + 0.001
+        for operation in waiting:
+            if operation.due <= late:
+                self._late(operation)
+        following = min((each.due for each in waiting if each.due > late), default=math.inf)
+        if following < self._looks_at and not self._owner.is_over:
+            self._look_at(loop, following)
+
+    def _late(self, operation: Operation) -> None:
         """No response in time: for C-GET, C-STOREs of the peer are signs of life as well."""
+        serving = self._owner.serving
         if operation.field == CommandField.C_GET_RQ and (
-            self._sub_operations != stores or self._owner.serving.is_storing
+            serving.stores != operation.stores or serving.is_storing
         ):
             operation.wake()
         else:
@@ -227,9 +257,6 @@ class Requests:
     # ── the window ──────────────────────────────────────────────────────────────────────────
 
     async def _room(self) -> None:
-        if self._taken < self.window and not self._waiters:
-            self._taken += 1
-            return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -297,7 +324,7 @@ class Requests:
         number = command.message_id_being_responded_to
         if self.operations.get(number) is not operation:
             return  # the association has ended meanwhile
-        if not (response.status in PENDING and operation.has_pending):
+        if not (operation.has_pending and response.status in PENDING):
             del self.operations[number]
             if operation.deadline is not None:
                 operation.deadline.cancel()
@@ -367,6 +394,8 @@ class Requests:
 
     def stop(self, ended: Exception) -> None:
         """The association is over: whoever waits is told."""
+        if self._timer is not None:
+            self._timer.cancel()
         operations, self.operations = self.operations, {}
         for operation in operations.values():
             operation.error = ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from hilum.net.service import Part
 from hilum.wire.command import Command
@@ -85,11 +85,13 @@ class Sending:
         await self._turn()
         whole = False
         try:
-            self._connection.send_message(context_id, command)
-            if data is not None:
-                await self._send_parts(context_id, data)
-            else:
+            if data is None or self._is_small(data):
+                # Command and data set in one write, and nothing to wait for.
+                self._connection.send_message(context_id, command, data)
                 self.link.flush()
+            else:
+                self._connection.send_message(context_id, command)
+                await self._send_parts(context_id, data)
             whole = True
         finally:
             self.busy = False
@@ -156,6 +158,13 @@ class Sending:
                 raise
             owner.must_be_open()
         self.busy = True
+
+    def _is_small(self, data: object) -> TypeGuard[tuple[Part]]:
+        return (
+            isinstance(data, tuple)
+            and len(data) == 1
+            and len(data[0]) <= min(MAX_PIECE, self._connection.max_send_length)
+        )
 
     async def _send_parts(
         self, context_id: int, data: Iterable[Part] | AsyncIterator[Part]

@@ -99,6 +99,9 @@ REQUIRED: dict[int, tuple[str, ...]] = {
     CommandField.N_DELETE_RSP: _RSP,
 }
 
+# What a response repeats of its request, and as which element: SOP class, SOP instance, Message ID.
+_ECHOED = {0x0002: 0x0002, 0x0003: 0x0002, 0x1000: 0x1000, 0x1001: 0x1000, 0x0110: 0x0120}
+
 _HEADER = struct.Struct("<HHI")
 _US = struct.Struct("<H")
 _GROUP_LENGTH = struct.Struct("<HHII")
@@ -173,6 +176,31 @@ ELEMENTS: Final[dict[str, tuple[int, str]]] = {
     "move_originator_message_id": (0x1031, "US"),
 }
 _NAMES = {tag: name for name, (tag, _) in ELEMENTS.items()}
+_ENCODERS: Final[dict[str, tuple[int, Any]]] = {
+    name: (tag, _CODECS[vr][1]) for name, (tag, vr) in ELEMENTS.items()
+}
+# By the bytes of the command field: tag and name of what is required, and whether its VR is US.
+_REQUIRED: Final = {
+    _US.pack(field): tuple((ELEMENTS[name][0], name, ELEMENTS[name][1] == "US") for name in names)
+    for field, names in REQUIRED.items()
+}
+
+
+class _Element:
+    """An element of a command set as an attribute, decoded when it is read."""
+
+    __slots__ = ("decode", "name", "tag")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tag, vr = ELEMENTS[name]
+        self.decode = _CODECS[vr][0]
+
+    def __get__(self, command: Command, owner: type[Command]) -> Any:
+        raw = command.raw.get(self.tag)
+        if raw is None:
+            raise RemoteProtocolError(f"{command.name} without {self.name}", 6)
+        return self.decode(raw)
 
 
 class Command:
@@ -195,7 +223,7 @@ class Command:
     __slots__ = ("raw",)
     raw: dict[int, bytes]
 
-    # Declared for readers and type checkers; ``__getattr__`` decodes.
+    # Declared for readers and type checkers; each is an ``_Element``.
     affected_sop_class_uid: str
     requested_sop_class_uid: str
     command_field: int
@@ -221,30 +249,18 @@ class Command:
     move_originator_message_id: int
 
     def __init__(self, field: int, *, has_data_set: bool = False, **elements: Any) -> None:
-        self.raw = {
+        raw = self.raw = {
             0x0100: _US.pack(field),
             0x0800: _US.pack(HAS_DATA_SET if has_data_set else NO_DATA_SET),
         }
-        for name, value in elements.items():
-            if value is not None:
-                self._set(name, value)
-
-    def _set(self, name: str, value: Any) -> None:
+        name, value = "", None
         try:
-            tag, vr = ELEMENTS[name]
-            self.raw[tag] = value if isinstance(value, bytes) else _CODECS[vr][1](value)
+            for name, value in elements.items():
+                if value is not None:
+                    tag, encode = _ENCODERS[name]
+                    raw[tag] = value if isinstance(value, bytes) else encode(value)
         except (KeyError, struct.error, UnicodeError, TypeError, AttributeError) as error:
             raise LocalProtocolError(f"command element {name}={value!r}: {error}") from error
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            tag, vr = ELEMENTS[name]
-        except KeyError:
-            raise AttributeError(name) from None
-        raw = self.raw.get(tag)
-        if raw is None:
-            raise RemoteProtocolError(f"{self.name} without {name}", 6)
-        return _CODECS[vr][0](raw)
 
     def get(self, name: str) -> Any:
         """The decoded element, or None where it is absent."""
@@ -292,29 +308,19 @@ class Command:
 
         Standard: PS3.7 9.3.1.2 and its siblings.
         """
-        raw = self.raw
         answer = Command(self.command_field | _RESPONSE, has_data_set=has_data_set, **elements)
-        for source, target in (
-            (2, 2),
-            (3, 2),
-            (0x1000, 0x1000),
-            (0x1001, 0x1000),
-            (0x0110, 0x0120),
-        ):
-            if source in raw and target not in answer.raw:
-                answer.raw[target] = raw[source]
-        answer.raw[0x0900] = _US.pack(status)
+        said = answer.raw
+        for tag, value in self.raw.items():
+            echoed = _ECHOED.get(tag)
+            if echoed is not None and echoed not in said:
+                said[echoed] = value
+        said[0x0900] = _US.pack(status)
         return answer
 
     def encode(self) -> bytes:
         """Implicit VR Little Endian, group length first."""
-        raw = self.raw
-        parts = []
-        for tag in sorted(raw):
-            value = raw[tag]
-            parts.append(_HEADER.pack(0, tag, len(value)))
-            parts.append(value)
-        body = b"".join(parts)
+        raw, pack = self.raw, _HEADER.pack
+        body = b"".join([pack(0, tag, len(raw[tag])) + raw[tag] for tag in sorted(raw)])
         return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
     @classmethod
@@ -336,16 +342,16 @@ class Command:
             if position + 8 > end:
                 raise RemoteProtocolError("command set ends inside an element header", 6)
             group, tag, length = unpack(data, position)
-            position += 8
-            if group or length > end - position:
+            start = position + 8
+            position = start + length
+            if group or position > end:
                 raise RemoteProtocolError(
                     f"command element ({group:04X},{tag:04X}) of length {length} does not fit", 6
                 )
             if tag:
-                raw[tag] = data[position : position + length]
-                if len(raw) > MAX_COMMAND_ELEMENTS:
-                    raise LimitExceeded(f"more than {MAX_COMMAND_ELEMENTS} command elements", 6)
-            position += length
+                raw[tag] = data[start:position]
+        if len(raw) > MAX_COMMAND_ELEMENTS:
+            raise LimitExceeded(f"more than {MAX_COMMAND_ELEMENTS} command elements", 6)
         command = cls.__new__(cls)
         command.raw = raw
         command._check()
@@ -353,15 +359,17 @@ class Command:
 
     def _check(self) -> None:
         """What every message needs, so that nobody below has to ask again."""
-        field = self.command_field
-        required = REQUIRED.get(field)
-        if required is None:
-            raise RemoteProtocolError(f"unknown command field {field:04X}H", 6)
         raw = self.raw
-        for name in required:
-            tag, vr = ELEMENTS[name]
+        required = _REQUIRED.get(raw.get(0x0100, b""))
+        if required is None:
+            raise RemoteProtocolError(f"unknown command field {self.command_field:04X}H", 6)
+        for tag, name, is_number in required:
             value = raw.get(tag)
             if value is None:
                 raise RemoteProtocolError(f"{self.name} without {name}", 6)
-            if vr == "US" and len(value) != 2:
+            if is_number and len(value) != 2:
                 raise RemoteProtocolError(f"{self.name}: {name} has {len(value)} bytes", 6)
+
+
+for _name in ELEMENTS:
+    setattr(Command, _name, _Element(_name))

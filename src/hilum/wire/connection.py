@@ -380,6 +380,11 @@ class Connection:
 
     def _fragment(self, context_id: int, data: Buffer, *, command: bool, last: bool) -> None:
         limit, length = self.max_send_length, len(data)
+        if length <= limit and not length % 2:
+            self._out.append(pdv_header(context_id, length, command=command, last=last))
+            if length:
+                self._out.append(data)
+            return
         view = memoryview(data)
         position = 0
         while True:
@@ -388,8 +393,7 @@ class Connection:
             odd = size % 2
             out = pdv_header(context_id, size + odd, command=command, last=ends)
             self._out.append(out)
-            if size:
-                self._out.append(view[position : position + size])
+            self._out.append(view[position : position + size])
             if odd:
                 self._out.append(b"\0")
             position += size
@@ -599,8 +603,8 @@ class Connection:
         while position < end:
             if self.state is State.Sta1:
                 return  # nothing is read once the association is over
-            if self._awaiting_data and not self._in_pdata and not self._partial:
-                position = self._whole_fragments(view, position, end)
+            if not (self._in_pdata or self._partial or self._pdu_type):
+                position = self._whole_pdus(view, position, end)
                 if end - position == 0:
                     return
             if self._pdv_left:
@@ -616,16 +620,16 @@ class Connection:
             else:
                 position = self._pdu_header(view, position, end, now)
 
-    def _whole_fragments(self, view: memoryview, position: int, end: int) -> int:
-        """P-DATA-TFs that lie whole in the buffer with one PDV of the awaited data set each.
+    def _whole_pdus(self, view: memoryview, position: int, end: int) -> int:
+        """P-DATA-TFs that lie whole in the buffer with one PDV each: a command set, or a fragment of
+        the awaited data set.
 
-        Nearly all of a large data set comes so. What is anything else, in whatever way, is left to
-        the general path, which also says what is wrong with it.
+        Nearly everything comes so. What is anything else, in whatever way, is left to the general
+        path, which also says what is wrong with it.
         """
         longest = self.max_length or 0xFFFFFFFF
-        context_id = self._message_context
         while end - position >= PDV_HEADER.size and self.state in _RECEIVING:
-            kind, _, length, pdv_length, pdv_context, control = PDV_HEADER.unpack_from(
+            kind, _, length, pdv_length, context_id, control = PDV_HEADER.unpack_from(
                 view, position
             )
             if (
@@ -633,14 +637,23 @@ class Connection:
                 or length != pdv_length + 4
                 or not 6 < length <= longest
                 or length > end - position - 6
-                or pdv_context != context_id
-                or control & 1
             ):
                 break
-            start, position = position + 12, position + 6 + length
-            self._data_received(view[start:position], bool(control & 2))
-            if control & 2:
-                break
+            start = position + PDV_HEADER.size
+            if self._awaiting_data:
+                if context_id != self._message_context or control & 1:
+                    break
+                position += 6 + length
+                self._data_received(view[start:position], bool(control & 2))
+            else:
+                if (
+                    control & 3 != 3
+                    or self._message_context is not None
+                    or context_id not in self.contexts
+                ):
+                    break
+                position += 6 + length
+                self._command_received(context_id, Command.decode(view[start:position]))
         return position
 
     def _collect(self, view: memoryview, position: int, end: int, size: int) -> tuple[int, Buffer]:
@@ -752,12 +765,13 @@ class Connection:
                 return
             command = Command.decode(self._command)
             self._command.clear()
-        context_id = self._message_context
-        assert context_id is not None
+        assert self._message_context is not None
+        self._command_received(self._message_context, command)
+
+    def _command_received(self, context_id: int, command: Command) -> None:
         self._awaiting_data = command.has_data_set
+        self._message_context = context_id if self._awaiting_data else None
         self._message_length = 0
-        if not self._awaiting_data:
-            self._message_context = None
         self._events.append(CommandReceived(context_id, command))
 
     def _data_received(self, data: memoryview, last: bool) -> None:

@@ -400,6 +400,7 @@ def test_hold_copies_what_points_into_the_buffer() -> None:
     connection.receive_data(buffer, 0.0)
     connection.hold()
     buffer[:] = bytes(len(buffer))
+    connection.hold()  # what is held already is not copied again
     assert connection.has_events
     assert connection.next_event() == CommandReceived(3, store_rq())
     assert connection.next_event() == DataFragment(memoryview(b"data"), True)
