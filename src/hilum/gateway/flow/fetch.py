@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,21 +18,12 @@ from typing import Any
 from hilum.errors import ConfigurationError, HilumError, NotFound
 from hilum.gateway.config import Config
 from hilum.gateway.flow.address import Router
-from hilum.gateway.flow.archive import (
-    MOVE_CONTEXTS,
-    OUR_TITLE,
-    Archive,
-    Retrieved,
-    Wanted,
-    get_contexts,
-    opened,
-)
+from hilum.gateway.flow.archive import Archive, ArchiveFailed, Retrieved
 from hilum.gateway.flow.criteria import Criteria, Study
+from hilum.gateway.flow.getting import Getter, OneStudy, Progress, move_destination, requests_for
 from hilum.gateway.flow.moves import Moves
-from hilum.gateway.flow.peers import client_tls
-from hilum.gateway.flow.receive import opener
 from hilum.gateway.flow.request import Request
-from hilum.gateway.flow.selection import Choosing, Dropped, Image, Selection, choose
+from hilum.gateway.flow.selection import Choosing, Dropped, Images, Selection, choose
 from hilum.gateway.store.claims import Job, Outcome, dead, done, later, retry
 from hilum.gateway.store.commit import Committer, Destination
 from hilum.gateway.store.entries import Peer
@@ -42,22 +32,21 @@ from hilum.gateway.store.states import FetchState, StudyState
 from hilum.gateway.threads import in_thread
 from hilum.gateway.work.calendar import Window, zone
 from hilum.gateway.work.kinds import Backoff, Kind
-from hilum.net.service import OpenStore
-from hilum.wire.items import RoleSelection
+from hilum.services.sop_classes import STORAGE_SOP_CLASSES
 
 __all__ = ["Fetcher"]
 
 # Studies that are written together while the peer names more.
 _NAMED_AT_ONCE = 200
-# How often what has arrived is written down, at most.
-_PROGRESS = 2.0
 # UIDs in one request: 50 of 64 characters are a value of 3 KB, which every peer takes that takes
 # lists at all.
 _INSTANCES_AT_ONCE = 50
 # Pieces of 50 studies: more than a fetch adds on average, so that reports do not pile up.
 _FORGOTTEN_AT_ONCE = 50
-# After the peer's last word instances are looked for this often.
-_LOOK = 0.25
+# What may come of a series of modality SR.
+_REPORTS = frozenset(
+    uid for uid in STORAGE_SOP_CLASSES if uid.startswith("1.2.840.10008.5.1.4.1.1.88.")
+)
 
 
 class Fetcher:
@@ -82,8 +71,7 @@ class Fetcher:
         self._fetches = fetches
         self._config = config
         self._router = router
-        self._committer = committer
-        self._moves = moves
+        self._getter = Getter(fetches, config, committer, moves)
 
     @property
     def kinds(self) -> tuple[Kind, Kind]:
@@ -122,7 +110,7 @@ class Fetcher:
         # What "yesterday" means is settled when the fetch begins.
         began = datetime.fromtimestamp(fetch.created_at / 1e6)
         criteria = request.criteria.resolved(began)
-        async with self._open(peer) as archive:
+        async with self._getter.querying(peer) as archive:
             await archive.echo()
             duplicates = await self._name_studies(archive, criteria, fetch, _window_of(job))
         await self._forget_old()
@@ -191,10 +179,13 @@ class Fetcher:
         destination = self._destination(request, peer)
         # Peers that take no list of instances get what is missing one by one the next time.
         batch = _INSTANCES_AT_ONCE if job.attempt == 1 else 1
-        one = _OneStudy(number, row.study_uid, request, peer, destination, batch, row.n_here)
+        one = OneStudy(number, row.study_uid, request, peer, destination, batch, row.n_here)
         report = await in_thread(self._fetches.report, number) if job.attempt > 1 else None
         if report is None:
-            report, here, why_not = await self._what_of(one)
+            # A second failure may be for good: a peer that cannot send some report is not asked
+            # for ever.
+            patient = job.attempt == 1 < self._config.fetch.attempts
+            report, here, why_not = await self._what_of(one, patient=patient)
             if why_not:
                 return self._over(one, StudyState.DROPPED, reason=why_not)
             if here == len(report.uids):
@@ -204,10 +195,22 @@ class Fetcher:
             one = replace(one, here=here)
         return await self._get(one, report)
 
-    async def _what_of(self, one: _OneStudy) -> tuple[Report, int, str]:
-        """What of a study is needed, how much of it is here, and why nothing is needed."""
+    async def _what_of(self, one: OneStudy, *, patient: bool) -> tuple[Report, int, str]:
+        """What of a study is needed, how much of it was here, and why nothing is needed.
+
+        Args:
+            one: the study.
+            patient: reports that decide and do not come make it fail, to be tried again; else the
+                choice is made without them.
+        """
         criteria = one.request.criteria
-        async with self._open(one.peer) as archive:
+        learned: set[str] = set()
+        opening = (
+            self._getter.getting(one, _REPORTS)
+            if criteria.dose
+            else self._getter.querying(one.peer)
+        )
+        async with opening as archive:
             series = await archive.series(one.uid)
             modalities = sorted({each.modality for each in series if each.modality})
             kept, dropped, why_not = criteria.sift_series(series)
@@ -222,106 +225,84 @@ class Fetcher:
                     dose=criteria.dose,
                     first_images=criteria.first_images,
                 )
-                report = await _choose(archive, one.uid, choosing, report)
+                learn = partial(self._learn, archive, one, learned, patient=patient)
+                report = await _choose(archive, one.uid, choosing, report, learn)
                 why_not = "" if report.uids else "nothing of it is needed"
         known = await in_thread(
             self._fetches.known, one.owner_id, report.uids, removed=not criteria.again
         )
-        await in_thread(self._fetches.keep_report, one.number, report, here=len(known))
-        return report, len(known), why_not
+        here = len(known - learned)
+        await in_thread(self._fetches.keep_report, one.number, report, here=here)
+        return report, here, why_not
 
-    async def _why_here(self, one: _OneStudy, uids: Sequence[str]) -> str:
+    async def _why_here(self, one: OneStudy, uids: Sequence[str]) -> str:
         held = await in_thread(self._fetches.known, one.owner_id, uids, removed=False)
         removed = len(uids) - len(held)
         return f"{removed} were here and were removed; --again fetches them" if removed else ""
 
-    def _over(self, one: _OneStudy, state: StudyState, **more: Any) -> Outcome:
+    async def _learn(
+        self, archive: Archive, one: OneStudy, learned: set[str], seen: Images, *, patient: bool
+    ) -> Images:
+        """Tell the SOP classes that the peer does not say, by getting the reports.
+
+        Args:
+            archive: from `Getter.getting`.
+            one: the study.
+            learned: gets the UIDs of what has come.
+            seen: what the peer says of the images, by series.
+            patient: see `_what_of`.
+        """
+        untold = {
+            series: uids
+            for series, images in seen.items()
+            if (uids := [image.uid for image in images if not image.sop_class])
+        }
+        uids = [uid for uids in untold.values() for uid in uids]
+        told = await in_thread(self._fetches.sop_classes, one.owner_id, uids)
+        if left := [uid for uid in uids if uid not in told]:
+            whole = [series for series in untold if len(untold[series]) == len(seen[series])]
+            requests = requests_for(one, Report(wanted=untold, whole=whole), left)
+            progress = Progress(self._fetches, one, 0)
+            answers = await self._getter.get(archive, one, requests, left, progress)
+            told |= await in_thread(self._fetches.sop_classes, one.owner_id, left)
+            learned.update(uid for uid in left if uid in told)
+            if patient and (count := len(uids) - len(told)):
+                raise ArchiveFailed(
+                    f"{count} of {len(uids)} reports are missing, of which the peer does not say "
+                    f"what they are; {_said(one, answers)}"
+                )
+        return {
+            series: [
+                replace(image, sop_class=image.sop_class or told.get(image.uid, ""))
+                for image in images
+            ]
+            for series, images in seen.items()
+        }
+
+    def _over(self, one: OneStudy, state: StudyState, **more: Any) -> Outcome:
         return done(also=partial(self._fetches.ended, study_id=one.number, state=state, **more))
 
-    async def _get(self, one: _OneStudy, report: Report) -> Outcome:
-        missing = await self._missing(one, report.uids)
+    async def _get(self, one: OneStudy, report: Report) -> Outcome:
+        missing = await self._getter.missing(one, report.uids)
         answers: list[Retrieved] = []
         if missing:
-            progress = _Progress(self._fetches, one, len(report.uids) - len(missing) - one.here)
+            progress = Progress(self._fetches, one, len(report.uids) - len(missing) - one.here)
             writing = asyncio.create_task(progress.keep_writing())
             try:
-                how = self._by_get if one.peer.retrieve == "get" else self._by_move
-                await how(one, report, missing, answers, progress)
+                async with self._getter.getting(one, report.sop_classes) as archive:
+                    requests = requests_for(one, report, missing)
+                    answers = await self._getter.get(archive, one, requests, missing, progress)
             finally:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
-            missing = await self._missing(one, report.uids)
+            missing = await self._getter.missing(one, report.uids)
         arrived = len(report.uids) - len(missing) - one.here
         if not missing:
             return self._over(one, StudyState.FETCHED, arrived=arrived)
         await in_thread(self._fetches.arrived, one.number, arrived)
-        said = "; ".join(dict.fromkeys(map(str, answers)))
         return retry(
-            f"{len(missing)} of {len(report.uids)} instances are missing; {one.peer.ae_title} "
-            f"said {said}"
+            f"{len(missing)} of {len(report.uids)} instances are missing; {_said(one, answers)}"
         )
-
-    async def _by_move(
-        self,
-        one: _OneStudy,
-        report: Report,
-        missing: list[str],
-        answers: list[Retrieved],
-        progress: _Progress,
-    ) -> None:
-        peer = one.peer
-        calling, to = peer.calling_ae or OUR_TITLE, _move_destination(one.request, peer)
-        within = self._config.fetch.response_within
-        async with self._open(peer, contexts=MOVE_CONTEXTS) as archive:
-            with self._moves.going_on(
-                calling, archive.address, peer.ae_title, one.destination
-            ) as message_id:
-                for wanted in _requests(one, report, missing):
-                    answer = await archive.move(
-                        wanted, to, message_id, progress=progress.told, timeout=within
-                    )
-                    answers.append(answer)
-                    progress.next(answer.completed)
-                    if answer.was_refused:
-                        return
-                await self._settle(one, missing)
-
-    async def _by_get(
-        self,
-        one: _OneStudy,
-        report: Report,
-        missing: list[str],
-        answers: list[Retrieved],
-        progress: _Progress,
-    ) -> None:
-        contexts, roles = get_contexts(report.sop_classes)
-        within = self._config.fetch.response_within
-        open_store = opener(self._committer, one.destination)
-        async with self._open(
-            one.peer, contexts=contexts, roles=roles, open_store=open_store
-        ) as archive:
-            for wanted in _requests(one, report, missing):
-                answer = await archive.get(wanted, progress=progress.told, timeout=within)
-                answers.append(answer)
-                progress.next(answer.completed)
-                if answer.was_refused:
-                    return
-
-    async def _settle(self, one: _OneStudy, missing: Sequence[str]) -> None:
-        """Wait for what a peer that answers early still sends, as long as something comes."""
-        left = len(missing)
-        until = time.monotonic() + self._config.fetch.settle
-        while missing := await self._missing(one, missing):
-            if len(missing) < left:
-                left, until = len(missing), time.monotonic() + self._config.fetch.settle
-            if time.monotonic() >= until:
-                return
-            await asyncio.sleep(_LOOK)
-
-    async def _missing(self, one: _OneStudy, uids: Sequence[str]) -> list[str]:
-        removed = not one.request.criteria.again
-        known = await in_thread(self._fetches.known, one.owner_id, uids, removed=removed)
-        return [uid for uid in uids if uid not in known]
 
     # ── the directory ─────────────────────────────────────────────────────────────────────────
 
@@ -335,7 +316,7 @@ class Fetcher:
         """Whose the instances will be; checks that a C-MOVE can reach us."""
         router = self._router()
         if peer.retrieve != "get":
-            to = _move_destination(request, peer)
+            to = move_destination(request, peer)
             if router.snapshot.resolve(to) is None:
                 raise ConfigurationError(
                     f"{peer.name!r} is to send to our AE title {to!r}, which is not served; "
@@ -343,7 +324,7 @@ class Fetcher:
                 )
             if not any(listener.enabled for listener in router.snapshot.listeners):
                 raise ConfigurationError("no listener is open that a C-MOVE could send to")
-        name = request.title or _move_destination(request, peer)
+        name = request.title or move_destination(request, peer)
         title = router.snapshot.resolve(name)
         if title is None:
             raise ConfigurationError(
@@ -352,80 +333,30 @@ class Fetcher:
             )
         return router.destination(title, peer)
 
-    @asynccontextmanager
-    async def _open(
-        self,
-        peer: Peer,
-        *,
-        contexts: Sequence[tuple[str, tuple[str, ...]]] = (),
-        roles: Sequence[RoleSelection] = (),
-        open_store: OpenStore | None = None,
-    ) -> AsyncIterator[Archive]:
-        tls = await in_thread(client_tls, peer, self._config.tls)
-        async with opened(
-            peer,
-            contexts=contexts,
-            roles=roles,
-            open_store=open_store,
-            tls=tls,
-            timeouts=self._config.timeouts,
-        ) as archive:
-            yield archive
+
+def _said(one: OneStudy, answers: Sequence[Retrieved]) -> str:
+    return f"{one.peer.ae_title} said {'; '.join(dict.fromkeys(map(str, answers)))}"
 
 
-@dataclass(frozen=True, slots=True)
-class _OneStudy:
-    number: int
-    uid: str
-    request: Request
-    peer: Peer
-    destination: Destination
-    batch: int
-    here: int
-
-    @property
-    def owner_id(self) -> int:
-        return self.destination.owner_id
-
-
-class _Progress:
-    """Writes down now and then how many instances have arrived."""
-
-    def __init__(self, fetches: Fetches, one: _OneStudy, before: int) -> None:
-        self._fetches = fetches
-        self._number = one.number
-        self._before = before
-        self._count = before
-
-    def told(self, completed: int) -> None:
-        """The peer says so many sub-operations of the present request are completed."""
-        self._count = self._before + completed
-
-    def next(self, completed: int) -> None:
-        """The present request is over."""
-        self._before += completed
-        self._count = self._before
-
-    async def keep_writing(self) -> None:
-        written = self._count
-        while True:
-            await asyncio.sleep(_PROGRESS)
-            if self._count != written:
-                written = self._count
-                await in_thread(self._fetches.arrived, self._number, written)
-
-
-async def _choose(archive: Archive, study_uid: str, choosing: Choosing, report: Report) -> Report:
+async def _choose(
+    archive: Archive,
+    study_uid: str,
+    choosing: Choosing,
+    report: Report,
+    learn: Callable[[Images], Awaitable[Images]],
+) -> Report:
     """Answer a choice's questions; returns the report with what was chosen."""
     sop_classes: dict[str, str] = {}
-    seen: Mapping[str, Sequence[Image]] | None = None
+    seen: Images | None = None
     while True:
         try:
             ask = choosing.send(seen) if seen is not None else next(choosing)
         except StopIteration as stop:
             selection: Selection = stop.value
             break
-        seen = {each.uid: await archive.images(study_uid, each.uid) for each in ask}
+        seen = {each.uid: await archive.images(study_uid, each.uid) for each in ask.series}
+        if ask.sop_classes:
+            seen = await learn(seen)
         sop_classes |= {image.uid: image.sop_class for images in seen.values() for image in images}
     dropped = (*report.dropped, *_plain(selection.dropped))
     return Report(
@@ -438,26 +369,6 @@ async def _choose(archive: Archive, study_uid: str, choosing: Choosing, report: 
         ),
         modalities=report.modalities,
     )
-
-
-def _requests(one: _OneStudy, report: Report, missing: Sequence[str]) -> list[Wanted]:
-    """The fewest requests for what is missing: a study, series, lists of instances."""
-    left = set(missing)
-    if report.only and len(left) == len(report.uids):
-        return [Wanted(one.uid)]
-    requests = []
-    for series_uid, uids in report.wanted.items():
-        of_series = [uid for uid in uids if uid in left]
-        if of_series and len(of_series) == len(uids) and series_uid in report.whole:
-            requests.append(Wanted(one.uid, series_uid))
-            continue
-        for start in range(0, len(of_series), one.batch):
-            requests.append(Wanted(one.uid, series_uid, of_series[start : start + one.batch]))
-    return requests
-
-
-def _move_destination(request: Request, peer: Peer) -> str:
-    return request.destination or peer.calling_ae or OUR_TITLE
 
 
 def _named(study: Study, criteria: Criteria) -> Named:

@@ -1,7 +1,9 @@
 """What of a study is fetched: everything, or what radiation dose needs.
 
 Pure. A peer is asked no deeper than the answer needs: `choose` is a generator that yields the
-series whose images it has to know, is sent them, and returns the selection.
+series whose images it has to know, is sent them, and returns the selection. Which reports there are
+decides whether images are needed, so it asks for their SOP classes first, which a peer need not say
+(PS3.4 Table C.6-4): such reports are got, and then known, before anything else is chosen.
 
 ========  ==========================================================================================
 group     with the dose option
@@ -24,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 __all__ = [
     "Choosing",
@@ -32,6 +35,7 @@ __all__ = [
     "Image",
     "Images",
     "Level",
+    "Question",
     "Selection",
     "Series",
     "choose",
@@ -123,7 +127,21 @@ class Selection:
 Images = Mapping[str, Sequence[Image]]
 """Images by Series Instance UID."""
 
-Choosing = Generator[Sequence[Series], Images, Selection]
+
+class Question(NamedTuple):
+    """What a choice has to know next.
+
+    Args:
+        series: whose images.
+        sop_classes: whether the SOP classes of these decide; those that the peer does not say are
+            to be found out.
+    """
+
+    series: Sequence[Series]
+    sop_classes: bool = False
+
+
+Choosing = Generator[Question, Images, Selection]
 
 
 def groups_of(modalities: Iterable[str]) -> frozenset[Group]:
@@ -148,7 +166,7 @@ def choose(
         first_images: of a CT study without any report, the first image of each series.
 
     Yields:
-        Series whose images are needed; send them.
+        Which series' images are needed; send them.
     """
     asked = frozenset(groups)
     if not dose:
@@ -160,7 +178,7 @@ def _whole(series: Sequence[Series], asked: frozenset[Group]) -> Choosing:
     chosen = list(series)
     if asked == {Group.SR}:
         chosen = [one for one in series if one.modality == "SR"]
-    images = (yield chosen) if chosen else {}
+    images = (yield Question(chosen)) if chosen else {}
     selection = Selection()
     for one in series:
         if one in chosen:
@@ -183,8 +201,8 @@ class _Reports:
         self.dose: list[str] = []
         self.enhanced: list[str] = []
         self.radiopharmaceutical: list[str] = []
-        # The SOP class is an optional key: a peer may not say it. What may be a report and is
-        # small is fetched then, but nothing is left out for its sake.
+        # Neither did the peer say what these are nor could they be got to see it: they stay
+        # wanted, but nothing is left out for their sake.
         self.untold: list[str] = []
         for one in series:
             named_dose = "dose" in one.description.casefold()
@@ -231,6 +249,10 @@ def _needs(
                 return _Needs(whole=pictures, why_not="the Dose Info series is taken instead")
             if first_images:
                 return _Needs(first=mine)
+            if not any(one.description for one in series):
+                return _Needs(
+                    why_not="the study has no dose report, and its series no descriptions"
+                )
             return _Needs(why_not="the study has neither dose report nor Dose Info series")
         case Group.NM if reports.radiopharmaceutical:
             positron = [one for one in mine if one.modality == "PT"]
@@ -245,7 +267,9 @@ def _for_dose(series: Sequence[Series], asked: frozenset[Group], *, first_images
     present = groups_of(one.modality for one in series)
     groups = (asked & present if asked else present - {Group.SR}) or present & {Group.SR}
     looked_into = [one for one in series if one.modality in ("SR", "")]
-    reports = _Reports(looked_into, (yield looked_into) if looked_into else {})
+    reports = _Reports(
+        looked_into, (yield Question(looked_into, sop_classes=True)) if looked_into else {}
+    )
     wanted_reports = set(reports.untold)
     whole: dict[str, Series] = {}
     first: dict[str, Series] = {}
@@ -259,7 +283,7 @@ def _for_dose(series: Sequence[Series], asked: frozenset[Group], *, first_images
     images = dict(reports.images)
     unseen = [one for uid, one in (first | whole).items() if uid not in images]
     if unseen:
-        images |= yield unseen
+        images |= yield Question(unseen)
     selection = Selection()
     for one in series:
         there = images.get(one.uid, ())

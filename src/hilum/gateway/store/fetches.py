@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Table,
     delete,
     func,
     insert,
@@ -297,25 +299,31 @@ class Fetches:
         if number is not None:
             _finish_if_complete(connection, number)
 
-    def known(self, owner_id: int, uids: Sequence[str], *, removed: bool) -> set[str]:
+    def known(self, owner_id: int, uids: Sequence[str], *, removed: bool) -> AbstractSet[str]:
         """Which instances an owner has, in quarantine too; and with `removed`, has had.
 
         A tombstone stands for what was extracted and deleted, or removed by a person.
         """
-        found: set[str] = set()
-        owners = (owner_id, quarantine_owner(owner_id))
         tables = [schema.instance, schema.tombstone] if removed else [schema.instance]
+        return self._sop_classes(owner_id, uids, tables).keys()
+
+    def sop_classes(self, owner_id: int, uids: Sequence[str]) -> dict[str, str]:
+        """The SOP Class UIDs of those instances that an owner has or has had; see `known`."""
+        return self._sop_classes(owner_id, uids, [schema.tombstone, schema.instance])
+
+    def _sop_classes(
+        self, owner_id: int, uids: Sequence[str], tables: Sequence[Table]
+    ) -> dict[str, str]:
+        found: dict[str, str] = {}
+        owners = (owner_id, quarantine_owner(owner_id))
         for start in range(0, len(uids), _LOOK_UP):
             piece = uids[start : start + _LOOK_UP]
             with self._database.read() as connection:
                 for table in tables:
-                    found.update(
-                        connection.scalars(
-                            select(table.c.sop_uid).where(
-                                table.c.sop_uid.in_(piece), table.c.owner_id.in_(owners)
-                            )
-                        )
+                    statement = select(table.c.sop_uid, table.c.sop_class).where(
+                        table.c.sop_uid.in_(piece), table.c.owner_id.in_(owners)
                     )
+                    found |= {row.sop_uid: row.sop_class for row in connection.execute(statement)}
         return found
 
     # ── for people ────────────────────────────────────────────────────────────────────────────

@@ -47,8 +47,11 @@ def run(study, *, groups=(), dose=True, first_images=False):
     try:
         ask = next(choosing)
         while True:
-            looked += [one.uid for one in ask]
-            ask = choosing.send({one.uid: images[one.uid] for one in ask})
+            looked += [one.uid for one in ask.series]
+            assert ask.sop_classes is (
+                dose and all(one.modality in ("SR", "") for one in ask.series)
+            )
+            ask = choosing.send({one.uid: images[one.uid] for one in ask.series})
     except StopIteration as stop:
         selection: Selection = stop.value
     everything = {i if isinstance(i, str) else i[0] for s in study for i in s.images}
