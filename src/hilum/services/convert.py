@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ from hilum.services.transfer_syntaxes import (
 )
 from hilum.services.value_rules import UNIT
 
-__all__ = ["CONVERTIBLE", "ConvertLimits", "convert", "convert_bytes"]
+__all__ = ["CONVERTIBLE", "ConvertLimits", "Encapsulated", "LeaveOut", "convert", "convert_bytes"]
 
 _ENCODINGS = {
     IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE,
@@ -55,6 +55,9 @@ _ENCODINGS = {
 
 CONVERTIBLE: frozenset[str] = frozenset(_ENCODINGS)
 """The transfer syntaxes that are converted into each other; nothing of an image is lost by it."""
+
+LeaveOut = Callable[[int, tuple[int, ...]], bool]
+"""Whether an element is left out, by its tag as a 32-bit number and those of the sequences it is in."""
 
 # PS3.5 Table 7.1-1: two reserved bytes and a length of 32 bits; every other VR has 16 bits.
 _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT",
@@ -75,6 +78,10 @@ _WATCHED = {
 }
 
 
+class Encapsulated(InvalidDicom):
+    """A value is encapsulated, which no uncompressed transfer syntax allows."""
+
+
 @dataclass(slots=True)
 class _Level:
     """An open data set, sequence or item.
@@ -87,6 +94,7 @@ class _Level:
         bits: Bits Allocated of it or of what holds it; 0 when it was not met.
         signed: Pixel Representation, likewise.
         waveform_bits: Waveform Bits Allocated, likewise.
+        within: tags of the sequences that it is in, itself included, from the outermost.
     """
 
     source: Encoding
@@ -96,11 +104,19 @@ class _Level:
     bits: int = 0
     signed: int = 0
     waveform_bits: int = 0
+    within: tuple[int, ...] = ()
 
     def inner(self, source: Encoding, end: int | None, *, is_sequence: bool) -> _Level:
         """A sequence or item in this level."""
         return _Level(
-            source, self.target, end, is_sequence, self.bits, self.signed, self.waveform_bits
+            source,
+            self.target,
+            end,
+            is_sequence,
+            self.bits,
+            self.signed,
+            self.waveform_bits,
+            self.within,
         )
 
 
@@ -110,6 +126,8 @@ def convert(
     target: str,
     *,
     limits: ConvertLimits | None = None,
+    leave_out: LeaveOut | None = None,
+    keep_encapsulated: bool = False,
 ) -> Iterator[bytes]:
     """Convert a data set.
 
@@ -124,17 +142,23 @@ def convert(
         source: its transfer syntax, one of `CONVERTIBLE`.
         target: the transfer syntax wanted, likewise.
         limits: of what is read; None for the defaults.
+        leave_out: elements that are not to be in the new data set; None for none.
+        keep_encapsulated: encapsulated values go through: the data set is in a compressed transfer
+            syntax, and stays in it. Both syntaxes are Explicit VR Little Endian then.
 
     Returns:
         Pieces of ``PIECE`` bytes, the last one shorter.
 
     Raises:
         InvalidDicom: while iterating: the bytes are no such data set, end within it, go over a
-            limit, or hold encapsulated pixel data. What was given out until then is no data set.
+            limit, or hold encapsulated pixel data (``Encapsulated``). What was given out until then
+            is no data set.
         KeyError: at once: a transfer syntax that is not in `CONVERTIBLE`.
     """
     encodings = _ENCODINGS[source], _ENCODINGS[target]
-    return _convert(pieces, source, target, *encodings, limits or ConvertLimits())
+    return _convert(
+        pieces, source, target, *encodings, limits or ConvertLimits(), leave_out, keep_encapsulated
+    )
 
 
 def convert_bytes(
@@ -151,6 +175,8 @@ def _convert(
     declared: Encoding,
     wanted: Encoding,
     limits: ConvertLimits,
+    leave_out: LeaveOut | None,
+    keep_encapsulated: bool,
 ) -> Iterator[bytes]:
     window = Window(pieces)
     out = Pieces(deflate=target == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
@@ -169,12 +195,13 @@ def _convert(
                 raise InvalidDicom("the first bytes are no data element in any encoding")
     found = found or declared
     try:
-        if found is wanted:
+        if found is wanted and leave_out is None:
             for piece in window:
                 out.put(piece)
                 yield from out.ready()
         else:
-            yield from _Conversion(window, out, _Level(found, wanted), limits).run()
+            top = _Level(found, wanted)
+            yield from _Conversion(window, out, top, limits, leave_out, keep_encapsulated).run()
     except struct.error:
         raise InvalidDicom("the data set ends in the middle of an element") from None
     yield from out.finish()
@@ -199,7 +226,17 @@ def _first_elements(window: Window, declared: Encoding) -> Encoding | None:
 class _Conversion:
     """One data set on its way from one encoding into another."""
 
-    def __init__(self, window: Window, out: Pieces, top: _Level, limits: ConvertLimits) -> None:
+    def __init__(
+        self,
+        window: Window,
+        out: Pieces,
+        top: _Level,
+        limits: ConvertLimits,
+        leave_out: LeaveOut | None,
+        keep_encapsulated: bool,
+    ) -> None:
+        self._leave_out = leave_out
+        self._keep_encapsulated = keep_encapsulated
         self._window = window
         self._out = out
         self._stack = [top]
@@ -240,7 +277,12 @@ class _Conversion:
         self._must_fit(level, key, length)
         if vr is None:
             vr = _vr(key, length, level)
-        if vr == "SQ" or length == UNDEFINED:
+        if self._leave_out is not None and self._leave_out(_tag(key), level.within):
+            yield from self._pass(level, key, vr, length)
+        elif length == UNDEFINED and vr not in ("SQ", "UN") and self._keep_encapsulated:
+            self._out.put(_header(level.target, key, vr, UNDEFINED))
+            yield from self._fragments(level, kept=True)
+        elif vr == "SQ" or length == UNDEFINED:
             self._open_sequence(level, key, vr, length)
         elif key >> 16 == 0 and length == 4:
             window.take(length)  # a group length: what it says is no longer so
@@ -277,6 +319,35 @@ class _Conversion:
             self._out.put(_ordered(piece, unit))
             yield from self._out.ready()
 
+    def _pass(self, level: _Level, key: int, vr: str, length: int) -> Iterator[bytes]:
+        """A value that is left out."""
+        if length == UNDEFINED:
+            if vr in ("SQ", "UN"):
+                raise InvalidDicom(f"{tag_text(key)} is a sequence, where a value was expected")
+            yield from self._fragments(level, kept=False)
+        while length not in (0, UNDEFINED):
+            length -= len(self._window.take(min(PIECE, length)))
+
+    def _fragments(self, level: _Level, *, kept: bool) -> Iterator[bytes]:
+        """An encapsulated value. Standard: PS3.5 A.4."""
+        window, put = self._window, self._out.put if kept else lambda part: None
+        while True:
+            window.fill(8)
+            group, element = level.source.tag(window.data, window.pos)
+            key, length = key_of(group, element), level.source.u32(window.data, window.pos + 4)[0]
+            window.skip(8)
+            self._left -= 1
+            if key not in (ITEM, SEQUENCE_DELIMITATION) or length == UNDEFINED or self._left < 0:
+                raise InvalidDicom(f"{tag_text(key)} stands where a fragment was expected")
+            put(_mark(level.target, key, length))
+            if key == SEQUENCE_DELIMITATION:
+                return
+            while length:
+                piece = window.take(min(PIECE, length))
+                length -= len(piece)
+                put(piece)
+                yield from self._out.ready()
+
     def _must_fit(self, level: _Level, key: int, length: int) -> None:
         if level.end is None or length == UNDEFINED:
             return
@@ -287,7 +358,7 @@ class _Conversion:
 
     def _open_sequence(self, level: _Level, key: int, vr: str, length: int) -> None:
         if vr not in ("SQ", "UN"):
-            raise InvalidDicom(
+            raise Encapsulated(
                 f"{tag_text(key)} is encapsulated, which no uncompressed transfer syntax allows"
             )
         if length == 0:
@@ -296,6 +367,7 @@ class _Conversion:
         self._out.put(_header(level.target, key, vr, UNDEFINED))
         end = None if length == UNDEFINED else self._window.offset + length
         inner = level.inner(level.source, end, is_sequence=True)
+        inner.within = (*level.within, _tag(key))
         if vr == "UN":  # PS3.5 6.2.2: whatever holds it, implicit VR little endian is in it
             inner.source = inner.target = IMPLICIT_LITTLE
         self._open(inner)
@@ -343,6 +415,11 @@ class _Conversion:
         self._stack.pop()
         key = SEQUENCE_DELIMITATION if level.is_sequence else ITEM_DELIMITATION
         self._out.put(_mark(level.target, key, 0))
+
+
+def _tag(key: int) -> int:
+    """A tag as a 32-bit number, in the order of tags."""
+    return (key & 0xFFFF) << 16 | key >> 16
 
 
 def _vr(key: int, length: int, level: _Level) -> str:

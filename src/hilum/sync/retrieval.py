@@ -163,14 +163,14 @@ def _associate(
 Store = Callable[[Dataset, tuple[str, int] | None], int | None]
 
 
-def _strip(dataset: Dataset) -> None:
-    """Take bulk data out of a data set, at every level."""
+def _strip(dataset: Dataset, within: tuple[int, ...] = ()) -> None:
+    """Take bulk data out of a data set."""
     for element in list(dataset):
-        if is_bulk_data(int(element.tag)):
+        if is_bulk_data(int(element.tag), within):
             del dataset[element.tag]
         elif element.VR == "SQ":
             for item in element.value:
-                _strip(item)
+                _strip(item, (*within, int(element.tag)))
 
 
 class _Run:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hilum.services import sop_classes
 from hilum.services.matching import Matching
 from hilum.services.query_model import FIND_MODELS, RETRIEVE_MODELS
 from hilum.services.sop_classes import may_store
@@ -20,7 +19,7 @@ __all__ = ["FIND", "RETRIEVE", "Negotiated", "negotiate", "roles_for_get"]
 FIND = frozenset(FIND_MODELS)
 """SOP classes of queries."""
 
-RETRIEVE = frozenset(RETRIEVE_MODELS) - {sop_classes.COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET}
+RETRIEVE = frozenset(RETRIEVE_MODELS)
 """SOP classes of retrieves."""
 
 # Relational queries, combined date and time, fuzzy names, time zone, enhanced multi-frame

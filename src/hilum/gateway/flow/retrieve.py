@@ -1,6 +1,7 @@
 """C-GET and C-MOVE as provider: what was asked for, from the files as they are, or decoded.
 
-Standard: PS3.4 C.4.2 (C-MOVE SCP), C.4.3 (C-GET SCP), Y (composite instance root).
+Standard: PS3.4 C.4.2 (C-MOVE SCP), C.4.3 (C-GET SCP), Y (composite instance root), Z (without bulk
+data).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from hilum.errors import ConfigurationError, Refused, StorageFailed
 from hilum.gateway.config import Config
 from hilum.gateway.flow.peers import address_of, client_tls
 from hilum.gateway.flow.query import Asker
-from hilum.gateway.flow.transcoding import Transcoding
+from hilum.gateway.flow.transcoding import HeaderConversion, HeaderSource, Transcoding
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
 from hilum.gateway.store.decoding import Decoders
@@ -26,6 +27,7 @@ from hilum.net.service import Reply, Request
 from hilum.services.matching import InvalidIdentifier, Query
 from hilum.services.part10 import FileHead
 from hilum.services.query_model import RETRIEVE_MODELS, uids_to_retrieve
+from hilum.services.sop_classes import COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET
 from hilum.services.status import Status
 
 __all__ = ["RetrieveProvider"]
@@ -64,6 +66,13 @@ class RetrieveProvider:
             Refused: A900H for the identifier, A701H when the index cannot be read.
         """
         retrieval, total = await self._named(request, asker)
+        if request.context.abstract_syntax == COMPOSITE_INSTANCE_WITHOUT_BULK_DATA_GET:
+            async with aclosing(self._headers(retrieval)) as headers:
+                async for page in retrieve_on(
+                    request, headers, total, HeaderConversion(self._decoders)
+                ):
+                    yield page
+            return
         with closing(Transcoding(self._decoders)) as transcoding:
             async with aclosing(self._pages(retrieval, transcoding)) as pages:
                 async for page in retrieve_on(request, pages, total, transcoding):
@@ -103,15 +112,21 @@ class RetrieveProvider:
         except StorageFailed as error:
             raise Refused(0xA701, "the index cannot be read") from error
 
+    async def _headers(self, retrieval: Retrieval) -> AsyncGenerator[Sequence[HeaderSource], None]:
+        async with aclosing(self._pages(retrieval)) as pages:
+            async for page in pages:
+                yield [HeaderSource(source) for source in page]
+
     async def _pages(
-        self, retrieval: Retrieval, transcoding: Transcoding
+        self, retrieval: Retrieval, transcoding: Transcoding | None = None
     ) -> AsyncGenerator[Sequence[StoredSource], None]:
         after = 0
         while True:
             found = await in_thread(retrieval.page, after, PAGE)
             if found:
                 page = [self._source(one) for one in found]
-                transcoding.expect(page)
+                if transcoding is not None:
+                    transcoding.expect(page)
                 yield page
             if len(found) < PAGE:
                 return

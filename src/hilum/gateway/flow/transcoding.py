@@ -12,16 +12,22 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import closing, suppress
+from dataclasses import dataclass
 
 from hilum.errors import InvalidDicom
 from hilum.gateway.store.decoding import Decoders, NoRoom, Whole
 from hilum.gateway.store.decoding_process import DECODED
 from hilum.net.conversion import CONVERTED_TO
-from hilum.net.sources import Source
-from hilum.services.convert import CONVERTIBLE
-from hilum.services.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
+from hilum.net.sources import FileSource, Source
+from hilum.services.bulk_data import is_bulk_data
+from hilum.services.convert import CONVERTIBLE, Encapsulated, convert
+from hilum.services.part10 import FileHead
+from hilum.services.transfer_syntaxes import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+)
 
-__all__ = ["Transcoding"]
+__all__ = ["HeaderConversion", "HeaderSource", "Transcoding"]
 
 Kind = tuple[str, str]
 """SOP class and transfer syntax: what of one kind is accepted is so of all."""
@@ -59,9 +65,12 @@ class Transcoding:
         return CONVERTED_TO if can else ()
 
     def pieces(self, source: Source, target: str) -> Iterator[bytes]:
-        """See ``Conversion``; nothing is given out before all of it is there."""
+        """See ``Conversion``; nothing but the largest is given out before all of it is there."""
         syntax = source.head.transfer_syntax_uid
         if syntax in CONVERTIBLE:
+            deflated = syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+            if source.length > self._decoders.limits.size and not deflated:
+                return convert(source.pieces(), syntax, target)  # it has no room, and no bomb in it
             whole = self._decoders.convert(source.pieces(), source.length, syntax, target)
         else:
             whole = self._decoded(source)
@@ -100,6 +109,78 @@ class Transcoding:
             with suppress(NoRoom, CancelledError):
                 return future.result()
         return self._decoders.decode(source)
+
+
+@dataclass(slots=True, eq=False)
+class HeaderSource:
+    """A data set of which only what is no bulk data is sent. See ``Source``.
+
+    Args:
+        whole: the data set that it is of.
+    """
+
+    whole: Source
+    content: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the whole."""
+        return self.whole.name
+
+    @property
+    def head(self) -> FileHead:
+        """That of the whole."""
+        return self.whole.head
+
+    @property
+    def length(self) -> int:
+        """Of the whole: what is left is known when it has been read."""
+        return self.whole.length
+
+    def pieces(self) -> Iterator[bytes]:
+        """What is left, in the same transfer syntax."""
+        syntax = self.head.transfer_syntax_uid
+        encoded = syntax if syntax in CONVERTIBLE else EXPLICIT_VR_LITTLE_ENDIAN
+        return convert(
+            self.whole.pieces(),
+            encoded,
+            encoded,
+            leave_out=is_bulk_data,
+            keep_encapsulated=syntax not in CONVERTIBLE,
+        )
+
+
+class HeaderConversion:
+    """The ``Conversion`` of a C-GET without bulk data: what is left can take any form.
+
+    A data set in a compressed transfer syntax is in explicit VR little endian once its pixel data
+    is gone; only an icon may still have to be decoded.
+
+    Standard: PS3.4 Z.1.3; PS3.5 A.4.
+
+    Args:
+        decoders: of the gateway.
+    """
+
+    def __init__(self, decoders: Decoders) -> None:
+        self._decoders = decoders
+
+    def targets(self, transfer_syntax: str) -> Sequence[str]:
+        """See ``Conversion``."""
+        return CONVERTED_TO
+
+    def pieces(self, source: Source, target: str) -> Iterator[bytes]:
+        """See ``Conversion``; nothing is given out before all of it is there."""
+        decoders, syntax = self._decoders, source.head.transfer_syntax_uid
+        encoded = syntax if syntax in CONVERTIBLE else EXPLICIT_VR_LITTLE_ENDIAN
+        with suppress(Encapsulated):
+            return decoders.convert(
+                source.pieces(), source.length, encoded, target, leave_out=is_bulk_data
+            ).pieces()
+        kept = b"".join(source.pieces())
+        icons = FileSource(source.name, source.head, len(kept), kept)
+        with closing(decoders.decode(icons)) as decoded:
+            return decoders.convert(decoded.pieces(), decoded.length, encoded, target).pieces()
 
 
 def _kind(source: Source) -> Kind:

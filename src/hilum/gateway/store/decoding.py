@@ -38,7 +38,7 @@ from hilum.gateway.store.decoding_process import (
     NEED,
 )
 from hilum.net.sources import PIECE, Source
-from hilum.services.convert import ConvertLimits, convert
+from hilum.services.convert import ConvertLimits, LeaveOut, convert
 from hilum.services.transfer_syntaxes import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
 __all__ = ["Decoders", "DecodingLimits", "NoRoom", "Whole"]
@@ -51,6 +51,7 @@ FOLDER = "decoded"
 LARGEST = 512 << 20
 # Most images; what is larger gets a file.
 IN_MEMORY = 1 << 20
+_LEAST = 1 << 10
 # The process may have ended by itself just now; a second one has not.
 ATTEMPTS = 2
 
@@ -193,7 +194,15 @@ class Decoders:
                 self._give_child(child, fit)
         raise AssertionError  # the last attempt returns or raises
 
-    def convert(self, pieces: Iterator[bytes], length: int, source: str, target: str) -> Whole:
+    def convert(
+        self,
+        pieces: Iterator[bytes],
+        length: int,
+        source: str,
+        target: str,
+        *,
+        leave_out: LeaveOut | None = None,
+    ) -> Whole:
         """A data set in one uncompressed transfer syntax, in another.
 
         Args:
@@ -201,15 +210,19 @@ class Decoders:
             length: how many bytes they have.
             source: its transfer syntax; a deflated one is inflated within the limits.
             target: the transfer syntax wanted.
+            leave_out: see ``services.convert``; little is expected to be left then.
 
         Raises:
             NoRoom, InvalidDicom, one of ``READ_ERRORS``: see ``decode``.
         """
-        deflated = source == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
-        # Explicit elements are longer than implicit ones, by four bytes at most.
-        need = self.limits.size if deflated else 2 * length
-        limits = ConvertLimits(max_length=self.limits.size if deflated else need)
-        return self._keep(convert(pieces, source, target, limits=limits), need)
+        # Explicit elements are longer than implicit ones, and undefined lengths take most of all.
+        need = 2 * length + _LEAST
+        if source == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+            need = self.limits.size
+        elif leave_out is not None:
+            need = min(need, self.limits.size)
+        limits = ConvertLimits(max_length=self.limits.size)
+        return self._keep(convert(pieces, source, target, limits=limits, leave_out=leave_out), need)
 
     # ── processes ───────────────────────────────────────────────────────────────────────────
 
