@@ -1,10 +1,8 @@
-"""The gateway's commands: serve, and what looks at and changes a data directory."""
+"""The gateway's commands that look at and change a data directory; see also `serve`."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +13,10 @@ from hilum.cli import archive, directory, importing, portable
 from hilum.cli.commitments import commitments
 from hilum.cli.fetch import fetches, schedules
 from hilum.cli.jobs import jobs
-from hilum.cli.shown import DataOption, JsonOption, fail_clearly, print_json, table
-from hilum.gateway.config import Config, load, parse_address, rows
+from hilum.cli.shown import JsonOption, fail_clearly, print_json, table
+from hilum.gateway.config import load, rows
 
-__all__ = ["app"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="hilum",
@@ -47,115 +45,6 @@ config_app.command("import")(portable.config_import)
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; default: hilum.toml where there is one")
 ]
-
-
-@app.command()
-def serve(
-    data: DataOption = None,
-    dicom: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the first listener (0.0.0.0:11112)")
-    ] = None,
-    web: Annotated[
-        str | None, typer.Option(help="HOST:PORT of status page and metrics, or 'off'")
-    ] = None,
-    config: ConfigOption = None,
-    init: Annotated[
-        bool,
-        typer.Option("--init", help="make a new store in a directory that exists and is empty"),
-    ] = False,
-    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING, ERROR")] = None,
-    log_json: Annotated[bool | None, typer.Option(help="one JSON document per line")] = None,
-) -> None:
-    """Start the gateway: receive, keep, index.
-
-    Success is answered only when bytes, directory entry and index row are on stable storage.
-    Callers on this machine are served at once; others when they are peers ('hilum peer add').
-    """
-    from hilum.gateway import logs
-    from hilum.gateway.app import initialise
-
-    with fail_clearly():
-        tree = load(config).with_options(
-            data=str(data) if data else None,
-            dicom=dicom,
-            web=web,
-            log_level=log_level.upper() if log_level else None,
-            log_json=log_json,
-        )
-        logs.set_up(tree.log_level, json=tree.log_json)
-        initialise(Path(tree.data), even_if_empty=init)
-        _raise_descriptor_limit()
-        failure = _run(tree)
-        if failure is not None:
-            print(f"hilum: stopped by an error: {failure}", file=sys.stderr)
-            raise typer.Exit(1)
-
-
-def _run(config: Config) -> BaseException | None:
-    """Serve until a signal; returns what stopped it otherwise."""
-    from hilum.gateway.app import Gateway
-
-    async def main() -> BaseException | None:
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, asked.set)
-            except NotImplementedError:  # Windows
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked.set))
-        gateway = await Gateway.start(config)
-        waiting = [asyncio.ensure_future(event.wait()) for event in (asked, gateway.stopped)]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waiting:
-                each.cancel()
-            await gateway.stop()
-        return gateway.failure
-
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main())
-    return uvloop.run(main())
-
-
-def _raise_descriptor_limit() -> None:
-    """A thousand associations need more than the 1,024 descriptors that shells give."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-@app.command(hidden=True)
-def web(
-    data: Annotated[Path, typer.Option(help="data directory")],
-    listen: Annotated[str, typer.Option(help="HOST:PORT")],
-    reserve: Annotated[
-        int | None, typer.Option(help="bytes free below which nothing is taken")
-    ] = None,
-    descriptor: Annotated[
-        int | None, typer.Option(help="of a socket that listens there already")
-    ] = None,
-) -> None:
-    """The web process; 'hilum serve' starts it when someone connects."""
-    from hilum.gateway.web.app import run
-
-    with fail_clearly():
-        host, port = parse_address(listen, "listen")
-        run(
-            data,
-            host or "127.0.0.1",
-            port,
-            stop_on_stdin_eof=True,
-            reserve=reserve,
-            descriptor=descriptor,
-        )
 
 
 @config_app.command("show")
@@ -195,3 +84,9 @@ def _main(
     if version:
         print(f"hilum {hilum.__version__}")
         raise typer.Exit
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the commands; the exit code is in a SystemExit where it is not 0."""
+    app(args=list(argv), prog_name="hilum")
+    return 0

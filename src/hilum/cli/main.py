@@ -49,6 +49,9 @@ _GATEWAY = {
     "rm": "remove stored objects",
 }
 
+# Processes that stay; they do without the framework of the other commands.
+_PROCESSES = {"serve": "hilum.cli.serve", "web": "hilum.cli.web"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     try:
         tool = _TOOLS.get(words[0])
-        return _gateway(words) if tool is None else _tool(tool[0], words[1:])
+        return _gateway(words) if tool is None else _command(tool[0])(words[1:])
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as stop:  # argparse and click say their exit code so
@@ -88,15 +91,16 @@ def _write_whole() -> None:
         sys.stdout = open(fd, "w", 1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
 
 
-def _tool(module: str, words: list[str]) -> int:
+def _command(module: str) -> Callable[[list[str]], int]:
     name, _, function = module.partition(":")
-    tool: Callable[[list[str]], int] = getattr(import_module(name), function or "main")
-    return tool(words)
+    command: Callable[[list[str]], int] = getattr(import_module(name), function or "main")
+    return command
 
 
 def _gateway(words: list[str]) -> int:
+    own = _PROCESSES.get(words[0])
     try:
-        app = import_module("hilum.cli.gateway").app
+        command = _command(own or "hilum.cli.gateway")
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "hilum":
             raise
@@ -105,8 +109,7 @@ def _gateway(words: list[str]) -> int:
         else:
             print('this needs the gateway: pip install "hilum[gateway]"', file=sys.stderr)
         return USAGE
-    app(args=words, prog_name="hilum")
-    return OK
+    return command(words[1:] if own else words)
 
 
 def _help() -> str:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Engine,
     create_engine,
     event,
+    insert,
     inspect,
     make_url,
     text,
@@ -30,7 +31,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from hilum.errors import ConfigurationError, StorageFailed, StoreUnavailable
-from hilum.gateway.store.schema import HEAD
+from hilum.gateway.store.schema import (
+    HEAD,
+    change,
+    id_block,
+    metadata,
+    prepare_for_postgresql,
+)
 
 __all__ = ["Checkpoint", "Checkpointer", "Database", "Role", "open_database", "upgrade"]
 
@@ -42,6 +49,12 @@ WRITE_PATIENCE = 5.0
 # Between 50 and 500 µs: shorter than any transaction that is worth waiting for, and random so
 # that two waiters do not meet again and again.
 _RETRY_SECONDS = (0.000_05, 0.000_5)
+
+# As Alembic makes it.
+_VERSION_TABLE = (
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
 
 # KiB of pages; the receiver touches the ends of a dozen B-trees with every instance.
 _CACHE_KIB = {"receiver": 65536, "web": 16384, "worker": 8192, "command": 8192}
@@ -156,25 +169,45 @@ def upgrade(database: Database) -> None:
         return
     if _newer(found):
         _refuse_newer(found)
-    # Alembic is 12 MB that only a start with something to upgrade needs.
+    # Another process may be upgrading; that takes longer than an ordinary transaction.
+    with database.write(deadline=time.monotonic() + 60) as connection:
+        if _revision(connection):
+            migrate(connection)
+        else:
+            _create(connection)
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations, from the first where there are no tables."""
+    # 12 MB that only a start with something to upgrade needs.
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    # Another process may be upgrading; that takes longer than an ordinary transaction.
-    with database.write(deadline=time.monotonic() + 60) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _create(connection: Connection) -> None:
+    """What the migrations would make of nothing."""
+    metadata.create_all(connection, checkfirst=False)
+    connection.execute(insert(id_block).values(id=1, next_id=1))
+    connection.execute(insert(change).values(id=1, value=0))
+    connection.execute(text(_VERSION_TABLE))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
 
 
 def revision(database: Database) -> str:
     """The Alembic revision of the tables; "" for a database without tables."""
     with database.read() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return ""
-        found = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        return str(found or "")
+        return _revision(connection)
+
+
+def _revision(connection: Connection) -> str:
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    return str(connection.scalar(text("SELECT version_num FROM alembic_version")) or "")
 
 
 def begin_write(connection: Connection, deadline: float | None) -> None:
@@ -333,6 +366,7 @@ def _refuse_newer(found: str) -> None:
 
 
 def _postgresql_engine(url: URL) -> Engine:
+    prepare_for_postgresql()
     try:
         return create_engine(
             url, paramstyle="format", pool_pre_ping=True, connect_args={"connect_timeout": 5}

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -31,10 +32,13 @@ from sqlalchemy.types import TypeEngine
 from hilum.gateway.store.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
 from hilum.gateway.store.states import WorkState
 
-__all__ = ["HEAD", "metadata"]
+__all__ = ["HEAD", "metadata", "prepare_for_postgresql"]
 
 HEAD = "0005"
 """The Alembic revision that this code works with."""
+
+# Where a partial index keeps its condition.
+_WHERE = "where"
 
 metadata = MetaData(
     naming_convention={
@@ -94,6 +98,18 @@ def _key_columns(keys: tuple[Key, ...]) -> list[Column[str] | Column[int]]:
     return columns
 
 
+def _partial_index(name: str, *columns: ColumnElement[Any], where: ColumnElement[bool]) -> None:
+    Index(name, *columns, sqlite_where=where, info={_WHERE: where})
+
+
+def prepare_for_postgresql() -> None:
+    """Give the partial indexes their conditions there; asked for at once, 2 MB would be imported."""
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if _WHERE in index.info:
+                index.dialect_options["postgresql"]["where"] = index.info[_WHERE]
+
+
 # ── index ─────────────────────────────────────────────────────────────────────────────────────
 
 id_block = Table(
@@ -144,11 +160,10 @@ study = Table(
     # Owner last: one walk in date order serves every viewer, whatever he may see.
     Index("ix_study_date", "study_date", "study_time", "id", "owner_id"),
 )
-Index(
+_partial_index(
     "ix_study_accession",
     study.c.accession_number,
-    sqlite_where=study.c.accession_number != "",
-    postgresql_where=study.c.accession_number != "",
+    where=study.c.accession_number != "",
 )
 
 series = Table(
@@ -211,11 +226,10 @@ tombstone = Table(
     _text("path"),
     Index("ix_tombstone_sop", "sop_uid", "owner_id"),
 )
-Index(
+_partial_index(
     "ix_tombstone_path",
     tombstone.c.id,
-    sqlite_where=tombstone.c.path != "",
-    postgresql_where=tombstone.c.path != "",
+    where=tombstone.c.path != "",
 )
 
 bucket = Table(
@@ -226,11 +240,10 @@ bucket = Table(
     # NULL while open: only open buckets are scanned after a crash.
     _optional_number("closed_at"),
 )
-Index(
+_partial_index(
     "ix_bucket_open",
     bucket.c.name,
-    sqlite_where=bucket.c.closed_at.is_(None),
-    postgresql_where=bucket.c.closed_at.is_(None),
+    where=bucket.c.closed_at.is_(None),
 )
 
 # ── work ──────────────────────────────────────────────────────────────────────────────────────
@@ -266,38 +279,37 @@ work = Table(
 )
 
 
-def _in_state(*states: WorkState) -> dict[str, Any]:
+def _in_state(*states: WorkState) -> ColumnElement[bool]:
     # Literals, so that both databases see that the partial index applies.
     texts: list[Any] = [literal_column(f"'{state}'") for state in states]
-    where = work.c.state == texts[0] if len(texts) == 1 else work.c.state.in_(texts)
-    return {"sqlite_where": where, "postgresql_where": where}
+    return work.c.state == texts[0] if len(texts) == 1 else work.c.state.in_(texts)
 
 
-Index(
+_partial_index(
     "ix_work_ready",
     work.c.kind,
     work.c.key,
     work.c.priority,
     work.c.id,
-    **_in_state(WorkState.READY),
+    where=_in_state(WorkState.READY),
 )
-Index("ix_work_waiting", work.c.ready_at, work.c.kind, **_in_state(WorkState.WAITING))
-Index("ix_work_running", work.c.kind, work.c.key, **_in_state(WorkState.RUNNING))
-Index("ix_work_aside", work.c.state, work.c.kind, **_in_state(WorkState.DEAD, WorkState.HELD))
-Index("ix_work_over", work.c.finished_at, work.c.kind,
-      **_in_state(WorkState.DONE, WorkState.CANCELLED))  # fmt: skip
-Index(
+_partial_index("ix_work_waiting", work.c.ready_at, work.c.kind, where=_in_state(WorkState.WAITING))
+_partial_index("ix_work_running", work.c.kind, work.c.key, where=_in_state(WorkState.RUNNING))
+_partial_index(
+    "ix_work_aside", work.c.state, work.c.kind, where=_in_state(WorkState.DEAD, WorkState.HELD)
+)
+_partial_index("ix_work_over", work.c.finished_at, work.c.kind,
+               where=_in_state(WorkState.DONE, WorkState.CANCELLED))  # fmt: skip
+_partial_index(
     "ix_work_origin",
     work.c.origin,
     work.c.state,
-    sqlite_where=work.c.origin != "",
-    postgresql_where=work.c.origin != "",
+    where=work.c.origin != "",
 )
-Index(
+_partial_index(
     "ix_work_instance",
     work.c.instance_ref,
-    sqlite_where=work.c.instance_ref.is_not(None),
-    postgresql_where=work.c.instance_ref.is_not(None),
+    where=work.c.instance_ref.is_not(None),
 )
 
 schedule = Table(
@@ -319,11 +331,10 @@ schedule = Table(
     _number("created_at"),
     sqlite_autoincrement=True,
 )
-Index(
+_partial_index(
     "ix_schedule_next",
     schedule.c.next_at,
-    sqlite_where=schedule.c.next_at.is_not(None),
-    postgresql_where=schedule.c.next_at.is_not(None),
+    where=schedule.c.next_at.is_not(None),
 )
 
 # ── fetches ───────────────────────────────────────────────────────────────────────────────────
@@ -393,12 +404,11 @@ commitment = Table(
     UniqueConstraint("transaction_uid", "calling_ae", "owner_id", "digest"),
     sqlite_autoincrement=True,  # ids travel through work rows
 )
-Index(
+_partial_index(
     "ix_commitment_open",
     commitment.c.calling_ae,
     commitment.c.owner_id,
-    sqlite_where=commitment.c.answered_at.is_(None),
-    postgresql_where=commitment.c.answered_at.is_(None),
+    where=commitment.c.answered_at.is_(None),
 )
 Index("ix_commitment_asked", commitment.c.asked_at)
 

@@ -25,7 +25,7 @@ from hilum.errors import StorageFailed
 from hilum.gateway.store.bucket_list import BucketList
 from hilum.gateway.store.claims import End, NewWork, Swept, Wanted, done
 from hilum.gateway.store.clock import moment
-from hilum.gateway.store.database import Checkpointer, open_database, revision, upgrade
+from hilum.gateway.store.database import Checkpointer, migrate, open_database, revision, upgrade
 from hilum.gateway.store.directory import CalledTitle, Directory
 from hilum.gateway.store.index import IndexWriter, OutcomeKind
 from hilum.gateway.store.queries import (
@@ -64,6 +64,13 @@ def writer(database):
 
 
 def test_migrations_make_the_tables_of_the_schema(database, url):
+    indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname"
+    made_at_once = rows(database, indexes)
+    with database.write() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+        migrate(connection)
+    assert rows(database, indexes) == made_at_once
     upgrade(database)
     assert revision(database) == HEAD
     with database.read() as connection:

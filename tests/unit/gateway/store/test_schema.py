@@ -8,16 +8,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from tests.unit.gateway.store.index_world import make_database, rows, soon
 
 from hilum.errors import ConfigurationError, StorageFailed, StoreUnavailable
 from hilum.gateway.store import database as database_module
 from hilum.gateway.store.bucket_list import BucketList
-from hilum.gateway.store.database import Checkpointer, open_database, revision, upgrade
+from hilum.gateway.store.database import Checkpointer, migrate, open_database, revision, upgrade
 from hilum.gateway.store.keys import INDEX_KEYS
-from hilum.gateway.store.schema import HEAD, metadata
+from hilum.gateway.store.schema import HEAD, metadata, prepare_for_postgresql
 from hilum.gateway.store.statements import Statements
 from hilum.gateway.store.states import quarantine_owner
 from hilum.services.header import HeaderScanner
@@ -25,22 +25,23 @@ from hilum.services.header import HeaderScanner
 
 def test_migrations_make_the_tables_of_the_schema(tmp_path):
     database = make_database(tmp_path)
-    with database.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    assert rows(database, "SELECT id, next_id FROM id_block") == [(1, 1)]
-    assert rows(database, "SELECT id, value FROM change") == [(1, 0)]
-    folder = tmp_path / "direct"
+    folder = tmp_path / "migrated"
     folder.mkdir()
-    direct = open_database(folder / "d.db", role="command", create=True)
-    metadata.create_all(direct.engine)
+    migrated = open_database(folder / "m.db", role="command", create=True)
+    with migrated.write() as connection:
+        migrate(connection)
+    with migrated.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     shape = (
         "SELECT name, replace(replace(replace(sql, char(10), ''), char(9), ''), ' ', '') "
-        "FROM sqlite_master "
-        "WHERE name NOT LIKE 'alembic%' AND name NOT LIKE 'sqlite_autoindex_alembic%' ORDER BY name"
+        "FROM sqlite_master ORDER BY name"
     )
     ours = [(name, "".join(sorted(str(sql)))) for name, sql in rows(database, shape)]
-    theirs = [(name, "".join(sorted(str(sql)))) for name, sql in rows(direct, shape)]
+    theirs = [(name, "".join(sorted(str(sql)))) for name, sql in rows(migrated, shape)]
     assert ours == theirs
+    for table in (*metadata.tables, "alembic_version"):
+        everything = f"SELECT * FROM {table}"
+        assert rows(database, everything) == rows(migrated, everything)
 
 
 def test_head_is_the_newest_revision():
@@ -188,12 +189,18 @@ def test_a_checkpoint_gives_way_to_a_writer(tmp_path):
 
 
 def test_the_schema_compiles_for_postgresql():
+    prepare_for_postgresql()
     dialect = postgresql.psycopg.dialect(paramstyle="format")
     for table in metadata.sorted_tables:
         ddl = str(CreateTable(table).compile(dialect=dialect))
         assert 'VARCHAR COLLATE "C"' in ddl or table.name in ("id_block", "change")
         for index in table.indexes:
-            assert str(CreateIndex(index).compile(dialect=dialect)).startswith("CREATE INDEX")
+            on_sqlite, on_postgresql = (
+                str(CreateIndex(index).compile(dialect=each))
+                for each in (sqlite.dialect(), dialect)
+            )
+            assert on_postgresql.startswith("CREATE INDEX")
+            assert (" WHERE " in on_postgresql) == (" WHERE " in on_sqlite)
     statements = Statements(dialect)
     assert "FOR UPDATE" in statements.find_study
     assert "RETURNING" not in statements.insert_work
