@@ -200,11 +200,11 @@ def count_of(database: Database) -> int:
         return int(connection.exec_driver_sql("SELECT count(*) FROM instance").scalar_one())
 
 
-ROUNDS, PORTION = 12, 5_000
+ROUNDS, PORTION, WARM = 18, 5_000, 6
 
 
 def storing(archive: Archive) -> None:
-    """Rows into the full index and into an empty one, by turns; the first turn is not counted."""
+    """Rows into the full index and into an empty one, by turns; the first turns fill the caches."""
     with tempfile.TemporaryDirectory(dir=archive.folder) as folder:
         full = archive.database(archive.data)
         empty = archive.database(Path(folder) / "empty")
@@ -216,14 +216,14 @@ def storing(archive: Archive) -> None:
             for name in ("empty", "full") if turn % 2 else ("full", "empty"):
                 database = full if name == "full" else empty
                 rates[name].append(store(database, PORTION, start + turn * PORTION))
-        say_rates(rates, f"index rows, {count_of(full):,} there")
+        say_rates(rates, f"index rows, {count_of(full):,} there", WARM)
         full.close()
         empty.close()
 
 
-def say_rates(rates: dict[str, list[float]], what: str) -> None:
+def say_rates(rates: dict[str, list[float]], what: str, warm: int = 1) -> None:
     """The medians, and the median ratio of the pairs."""
-    empty, full = rates["empty"][1:], rates["full"][1:]
+    empty, full = rates["empty"][warm:], rates["full"][warm:]
     ratio = statistics.median(b / a for a, b in zip(empty, full, strict=True))
     print(
         f"{what}: {statistics.median(empty):8,.0f}/s when empty, "

@@ -142,9 +142,9 @@ class Sample:
 class Bench:
     """Holds what is prepared before the clock starts: encodings, identities, files for storescu."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, identities: Identities | None = None) -> None:
         self._folder = folder
-        self._identities = Identities()
+        self._identities = identities or Identities()
         self._encodings: dict[tuple[str, int], Encoding] = {}
         self._maxima: dict[int, int] = {}
         self._files: dict[tuple[str, int], list[str]] = {}

@@ -283,6 +283,7 @@ def dcmqrscp(
     *,
     moves: Mapping[str, int] | None = None,
     max_pdu: int = 16384,
+    options: Sequence[str] = (),
     nodelay: bool = True,
     port: int | None = None,
 ) -> Iterator[Server]:
@@ -300,7 +301,7 @@ def dcmqrscp(
     lines += ["HostTable BEGIN", *hosts, "HostTable END", "VendorTable BEGIN", "VendorTable END"]
     lines += ["AETable BEGIN", f"ARCHIVE {directory} RW (500, 1024mb) ANY", "AETable END", ""]
     file.write_text("\n".join(lines))
-    command = [native("dcmqrscp"), "-c", str(file)]
+    command = [native("dcmqrscp"), *options, "-c", str(file)]
     with serve(
         "dcmqrscp", command, port=port, directory=directory, ae_title="ARCHIVE", nodelay=nodelay
     ) as server:

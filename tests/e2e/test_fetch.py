@@ -91,7 +91,7 @@ def moving(request, tmp_path: Path) -> Iterator[World]:
     yield from _world(request.param, tmp_path)
 
 
-def _world(kind: str, tmp_path: Path) -> Iterator[World]:
+def _world(kind: str, tmp_path: Path, options: tuple[str, ...] = ()) -> Iterator[World]:
     program, _, how = kind.split()
     require("pynetdicom" if program == "qrscp" else program)
     data, port = tmp_path / "data", peers.free_port()
@@ -99,7 +99,7 @@ def _world(kind: str, tmp_path: Path) -> Iterator[World]:
     with ExitStack() as stack:
         if program == "dcmqrscp":
             archive = stack.enter_context(
-                peers.dcmqrscp(tmp_path / "archive", moves={"HILUM": port})
+                peers.dcmqrscp(tmp_path / "archive", moves={"HILUM": port}, options=options)
             )
         elif program == "qrscp":
             archive = stack.enter_context(

@@ -1,9 +1,12 @@
 """A peer as an archive: what it has, and how it is got from there.
 
 Identifiers are encoded and read without pydicom. Every answer is taken as a claim: keys that were
-not asked for, missing, or of another study are told apart by whoever asked.
+not asked for, missing, or of another study are told apart by whoever asked. A peer that does not
+have the Study Root model is asked by Patient Root: patient after patient, with the Patient ID
+beside the Study Instance UID.
 
-Standard: PS3.4 C.4.1 (C-FIND), C.4.2 (C-MOVE), C.4.3 (C-GET), C.6.2 (Study Root).
+Standard: PS3.4 C.4.1 (C-FIND), C.4.2 (C-MOVE), C.4.3 (C-GET), C.6.1 (Patient Root), C.6.2 (Study
+Root).
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from hilum.net.requests import Responses
 from hilum.net.service import OpenStore
 from hilum.services.identifier import Attribute, encode_attributes, read_attributes, vr_of
 from hilum.services.sop_classes import (
+    PATIENT_ROOT_FIND,
+    PATIENT_ROOT_GET,
+    PATIENT_ROOT_MOVE,
     STORAGE_SOP_CLASSES,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
@@ -55,6 +61,9 @@ SOP_CLASS_UID, INSTANCE_NUMBER = 0x00080016, 0x00200013
 
 _SUCCESS, _CANCELLED = 0x0000, 0xFE00
 _MOST_CONTEXTS = 128
+
+_MOST_PATIENTS = 1_000_000
+"""Some 100 MB of Patient IDs; a peer that names more does not end."""
 
 # What archives keep compressed images in, the most frequent first; each needs a context of its own,
 # because an acceptor takes one syntax of each.
@@ -96,11 +105,13 @@ class Wanted(NamedTuple):
         study_uid: Study Instance UID.
         series_uid: Series Instance UID; "" for the whole study.
         sop_uids: SOP Instance UIDs; empty for the whole series.
+        patient_id: Patient ID, for peers that want it.
     """
 
     study_uid: str
     series_uid: str = ""
     sop_uids: Sequence[str] = ()
+    patient_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +164,7 @@ async def opened(
         *address,
         called=peer.ae_title,
         calling=peer.calling_ae or OUR_TITLE,
-        contexts=(*VERIFICATION_CONTEXTS, (STUDY_ROOT_FIND, NATIVE), *contexts),
+        contexts=(*VERIFICATION_CONTEXTS, *_FIND_CONTEXTS, *contexts),
         roles=roles,
         open_store=open_store,
         tls=tls,
@@ -162,7 +173,9 @@ async def opened(
         yield Archive(association, peer)
 
 
-MOVE_CONTEXTS = ((STUDY_ROOT_MOVE, NATIVE),)
+_FIND_CONTEXTS = ((STUDY_ROOT_FIND, NATIVE), (PATIENT_ROOT_FIND, NATIVE))
+MOVE_CONTEXTS = ((STUDY_ROOT_MOVE, NATIVE), (PATIENT_ROOT_MOVE, NATIVE))
+_GET_CONTEXTS = ((STUDY_ROOT_GET, NATIVE), (PATIENT_ROOT_GET, NATIVE))
 
 
 def get_contexts(
@@ -182,10 +195,10 @@ def get_contexts(
     classes = sorted(said - {""})
     if not classes or "" in said:
         classes = list(dict.fromkeys((*classes, *_LIKELY, *sorted(STORAGE_SOP_CLASSES))))
-    room = _MOST_CONTEXTS - 3  # Verification, C-FIND, C-GET
+    room = _MOST_CONTEXTS - 1 - len(_FIND_CONTEXTS) - len(_GET_CONTEXTS)  # 1: Verification
     classes = classes[:room]
     native = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-    contexts: list[tuple[str, tuple[str, ...]]] = [(STUDY_ROOT_GET, NATIVE)]
+    contexts: list[tuple[str, tuple[str, ...]]] = [*_GET_CONTEXTS]
     contexts += [(uid, native) for uid in classes]
     compressed = ((uid, (syntax,)) for syntax in _COMPRESSED for uid in classes)
     contexts += [one for one, _ in zip(compressed, range(room - len(classes)), strict=False)]
@@ -228,13 +241,35 @@ class Archive:
             criteria: with absolute moments.
             modality: one that a study must have; "" for any.
         """
+        if not self._is_by_patient(STUDY_ROOT_FIND, PATIENT_ROOT_FIND):
+            patients = [criteria.patient_id]
+        else:
+            patients = await self._patients(criteria.patient_id)
+        for patient_id in patients:
+            async for study in self._studies_of(patient_id, criteria, modality):
+                yield study
+
+    async def _patients(self, patient_id: str) -> list[str]:
+        """The Patient IDs that a peer knows, or this one of them, each once."""
+        found: dict[str, None] = {}
+        async for one in self._find("PATIENT", {PATIENT_ID: patient_id}):
+            found.setdefault(one.get(PATIENT_ID, ""))
+            if len(found) > _MOST_PATIENTS:
+                raise ArchiveFailed(
+                    f"{self._peer.ae_title} names more than {_MOST_PATIENTS} patients"
+                )
+        return list(found)
+
+    async def _studies_of(
+        self, patient_id: str, criteria: Criteria, modality: str
+    ) -> AsyncIterator[Study]:
         keys = {
             STUDY_DATE: criteria.dates,
             STUDY_TIME: "",
             ACCESSION_NUMBER: criteria.accession_number,
             MODALITIES_IN_STUDY: modality,
             STUDY_DESCRIPTION: "",
-            PATIENT_ID: criteria.patient_id,
+            PATIENT_ID: patient_id,
             STUDY_UID: "\\".join(criteria.study_uids),
         }
         async for found in self._find("STUDY", keys):
@@ -247,11 +282,12 @@ class Archive:
                 time=found.get(STUDY_TIME, ""),
                 modalities=tuple(told) or None,
                 description=found.get(STUDY_DESCRIPTION, ""),
+                patient_id=found.get(PATIENT_ID, patient_id),
             )
 
-    async def series(self, study_uid: str) -> list[Series]:
+    async def series(self, study_uid: str, patient_id: str) -> list[Series]:
         """The series of a study, each once."""
-        keys = {
+        keys = self._patient(patient_id, STUDY_ROOT_FIND, PATIENT_ROOT_FIND) | {
             STUDY_UID: study_uid,
             SERIES_UID: "",
             MODALITY: "",
@@ -275,9 +311,9 @@ class Archive:
                 )
         return list(found.values())
 
-    async def images(self, study_uid: str, series_uid: str) -> list[Image]:
+    async def images(self, study_uid: str, series_uid: str, patient_id: str) -> list[Image]:
         """The instances of a series, each once."""
-        keys = {
+        keys = self._patient(patient_id, STUDY_ROOT_FIND, PATIENT_ROOT_FIND) | {
             STUDY_UID: study_uid,
             SERIES_UID: series_uid,
             SOP_UID: "",
@@ -293,8 +329,9 @@ class Archive:
         return list(found.values())
 
     async def _find(self, level: str, keys: Mapping[int, str]) -> AsyncIterator[dict[int, str]]:
-        identifier = self._identifier(STUDY_ROOT_FIND, {LEVEL: level, **keys})
-        responses = self._association.c_find(identifier, sop_class_uid=STUDY_ROOT_FIND)
+        sop_class = self._model(STUDY_ROOT_FIND, PATIENT_ROOT_FIND)
+        identifier = self._identifier(sop_class, {LEVEL: level, **keys})
+        responses = self._association.c_find(identifier, sop_class_uid=sop_class)
         async with responses:
             async for response in responses:
                 if response.is_pending and response.data is not None:
@@ -328,10 +365,12 @@ class Archive:
             progress: told how many sub-operations are completed.
             timeout: seconds without any response after which the association is aborted.
         """
+        sop_class = self._model(STUDY_ROOT_MOVE, PATIENT_ROOT_MOVE)
+        patient = self._patient(wanted.patient_id, STUDY_ROOT_MOVE, PATIENT_ROOT_MOVE)
         return await self._follow(
             self._association.c_move(
-                self._identifier(STUDY_ROOT_MOVE, _named(wanted)),
-                sop_class_uid=STUDY_ROOT_MOVE,
+                self._identifier(sop_class, patient | _named(wanted)),
+                sop_class_uid=sop_class,
                 destination=destination,
                 timeout=timeout,
                 message_id=message_id,
@@ -343,10 +382,12 @@ class Archive:
         self, wanted: Wanted, *, progress: Callable[[int], object], timeout: float
     ) -> Retrieved:
         """Get instances on this association; see `move`."""
+        sop_class = self._model(STUDY_ROOT_GET, PATIENT_ROOT_GET)
+        patient = self._patient(wanted.patient_id, STUDY_ROOT_GET, PATIENT_ROOT_GET)
         return await self._follow(
             self._association.c_get(
-                self._identifier(STUDY_ROOT_GET, _named(wanted)),
-                sop_class_uid=STUDY_ROOT_GET,
+                self._identifier(sop_class, patient | _named(wanted)),
+                sop_class_uid=sop_class,
                 timeout=timeout,
             ),
             progress,
@@ -368,6 +409,24 @@ class Archive:
             last.failed or 0,
             final.command.get("error_comment") or "",
         )
+
+    # ── the peer's information model ──────────────────────────────────────────────────────────
+
+    def _model(self, study_root: str, patient_root: str) -> str:
+        """The SOP class of a service that the peer has: Study Root where it has both."""
+        by_patient = self._is_by_patient(study_root, patient_root)
+        return patient_root if by_patient else study_root
+
+    def _is_by_patient(self, study_root: str, patient_root: str) -> bool:
+        accepted = {each.abstract_syntax for each in self._association.contexts.values()}
+        return study_root not in accepted and patient_root in accepted
+
+    def _patient(self, patient_id: str, study_root: str, patient_root: str) -> dict[int, str]:
+        """The unique key of the level above the study, where the model has that level.
+
+        Standard: PS3.4 C.4.1.3.1, C.4.2.2.1.
+        """
+        return {PATIENT_ID: patient_id} if self._is_by_patient(study_root, patient_root) else {}
 
     def _identifier(self, sop_class: str, keys: Mapping[int, str]) -> bytes:
         syntax = self._association.context_for(sop_class).transfer_syntax

@@ -33,6 +33,7 @@ class Study:
         time: HHMMSS, or as much of it as the peer says.
         modalities: in the study; None where the peer leaves them out.
         description: Study Description.
+        patient_id: Patient ID.
     """
 
     uid: str
@@ -40,6 +41,7 @@ class Study:
     time: str = ""
     modalities: tuple[str, ...] | None = None
     description: str = ""
+    patient_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

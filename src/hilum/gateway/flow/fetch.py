@@ -179,7 +179,10 @@ class Fetcher:
         destination = self._destination(request, peer)
         # Peers that take no list of instances get what is missing one by one the next time.
         batch = _INSTANCES_AT_ONCE if job.attempt == 1 else 1
-        one = OneStudy(number, row.study_uid, request, peer, destination, batch, row.n_here)
+        patient_id = str(row.about.get("patient_id", ""))
+        one = OneStudy(
+            number, row.study_uid, request, peer, destination, batch, row.n_here, patient_id
+        )
         report = await in_thread(self._fetches.report, number) if job.attempt > 1 else None
         if report is None:
             # A second failure may be for good: a peer that cannot send some report is not asked
@@ -211,7 +214,7 @@ class Fetcher:
             else self._getter.querying(one.peer)
         )
         async with opening as archive:
-            series = await archive.series(one.uid)
+            series = await archive.series(one.uid, one.patient_id)
             modalities = sorted({each.modality for each in series if each.modality})
             kept, dropped, why_not = criteria.sift_series(series)
             why_not = why_not or criteria.why_not_modalities(modalities)
@@ -226,7 +229,7 @@ class Fetcher:
                     first_images=criteria.first_images,
                 )
                 learn = partial(self._learn, archive, one, learned, patient=patient)
-                report = await _choose(archive, one.uid, choosing, report, learn)
+                report = await _choose(archive, one, choosing, report, learn)
                 why_not = "" if report.uids else "nothing of it is needed"
         known = await in_thread(
             self._fetches.known, one.owner_id, report.uids, removed=not criteria.again
@@ -340,7 +343,7 @@ def _said(one: OneStudy, answers: Sequence[Retrieved]) -> str:
 
 async def _choose(
     archive: Archive,
-    study_uid: str,
+    one: OneStudy,
     choosing: Choosing,
     report: Report,
     learn: Callable[[Images], Awaitable[Images]],
@@ -354,7 +357,9 @@ async def _choose(
         except StopIteration as stop:
             selection: Selection = stop.value
             break
-        seen = {each.uid: await archive.images(study_uid, each.uid) for each in ask.series}
+        seen = {
+            each.uid: await archive.images(one.uid, each.uid, one.patient_id) for each in ask.series
+        }
         if ask.sop_classes:
             seen = await learn(seen)
         sop_classes |= {image.uid: image.sop_class for images in seen.values() for image in images}
@@ -377,6 +382,7 @@ def _named(study: Study, criteria: Criteria) -> Named:
         "time": study.time,
         "modalities": list(study.modalities or ()),
         "description": study.description,
+        "patient_id": study.patient_id,
     }
     return Named(study.uid, about, criteria.why_not_study(study))
 

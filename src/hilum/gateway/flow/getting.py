@@ -50,6 +50,7 @@ class OneStudy:
         destination: whose the instances will be.
         batch: UIDs in one request.
         here: instances that were here before.
+        patient_id: Patient ID, as far as the peer says it.
     """
 
     number: int
@@ -59,6 +60,7 @@ class OneStudy:
     destination: Destination
     batch: int
     here: int
+    patient_id: str
 
     @property
     def owner_id(self) -> int:
@@ -232,15 +234,16 @@ def requests_for(one: OneStudy, report: Report, missing: Sequence[str]) -> list[
     """The fewest requests for what is missing: a study, series, lists of instances."""
     left = set(missing)
     if report.only and len(left) == len(report.uids):
-        return [Wanted(one.uid)]
+        return [Wanted(one.uid, patient_id=one.patient_id)]
     requests = []
     for series_uid, uids in report.wanted.items():
         of_series = [uid for uid in uids if uid in left]
         if of_series and len(of_series) == len(uids) and series_uid in report.whole:
-            requests.append(Wanted(one.uid, series_uid))
+            requests.append(Wanted(one.uid, series_uid, patient_id=one.patient_id))
             continue
         for start in range(0, len(of_series), one.batch):
-            requests.append(Wanted(one.uid, series_uid, of_series[start : start + one.batch]))
+            some = of_series[start : start + one.batch]
+            requests.append(Wanted(one.uid, series_uid, some, one.patient_id))
     return requests
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hilum.gateway.flow.archive import get_contexts
-from hilum.services.sop_classes import STORAGE_SOP_CLASSES
+from hilum.services.sop_classes import PATIENT_ROOT_GET, STORAGE_SOP_CLASSES, STUDY_ROOT_GET
 
 RDSR = "1.2.840.10008.5.1.4.1.1.88.67"
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -12,9 +12,11 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 @pytest.mark.parametrize("told", [[], [""], ["", "1.2.3"], [CT], [CT, RDSR]])
 def test_contexts_of_a_get(told):
     contexts, roles = get_contexts(told)
-    assert len(contexts) + 2 <= 128
-    classes = {uid for uid, _ in contexts}
-    assert {role.sop_class_uid for role in roles} == classes - {contexts[0][0]}
+    assert len(contexts) + 3 <= 128
+    services = {uid for uid, _ in contexts[:2]}
+    assert services == {STUDY_ROOT_GET, PATIENT_ROOT_GET}
+    classes = {uid for uid, _ in contexts} - services
+    assert {role.sop_class_uid for role in roles} == classes
     assert all(role.scp and not role.scu for role in roles)
     assert set(told) - {""} <= classes
     if not told or "" in told:
@@ -22,5 +24,5 @@ def test_contexts_of_a_get(told):
         assert len(classes) > 100
     else:
         # one context for the uncompressed syntaxes, one for each compressed one
-        assert len(contexts) == 1 + 10 * len(told)
-    assert classes - {contexts[0][0], "1.2.3"} <= STORAGE_SOP_CLASSES
+        assert len(contexts) == 2 + 10 * len(told)
+    assert classes - {"1.2.3"} <= STORAGE_SOP_CLASSES
