@@ -207,8 +207,10 @@ class Storage:
         """Delete the files of removed instances; returns how many."""
         count = 0
         while paths := files_to_delete(self.database):
+            self.blobs.withhold(paths)
             self.blobs.remove(paths)
             files_deleted(self.database, paths)
+            self.blobs.give_free(paths)
             count += len(paths)
         return count
 

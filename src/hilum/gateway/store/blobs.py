@@ -408,7 +408,7 @@ class BlobStore:
             place = spooled(path)
             if place is not None:
                 marked.append(place)
-            if own := path if place is None else place.own:
+            if own := _own(path):
                 found.append((self.full_path(own), parse_path(own).bucket))
         in_use = set(self.buckets.open_names)
         try:
@@ -418,6 +418,18 @@ class BlobStore:
             self._flush_existing(changed)
         except OSError as error:
             raise StorageFailed(f"objects could not be removed: {error}") from error
+
+    def withhold(self, paths: Iterable[str]) -> None:
+        """Give the names of objects that are about to be removed to no other, until `give_free`.
+
+        Whoever removes them may have to do it again, after a failure or a crash: what has come in
+        between must not lie there.
+        """
+        self.spool.withhold(filter(None, map(_own, paths)))
+
+    def give_free(self, paths: Iterable[str]) -> None:
+        """What was withheld is removed, and that is durably known: the names are anybody's."""
+        self.spool.give_free(filter(None, map(_own, paths)))
 
     def _unlink(self, full: str, bucket: str, in_use: set[str]) -> str:
         """Remove one file; the folder whose entries changed."""
@@ -467,7 +479,11 @@ class BlobStore:
                 # The folder was empty for a moment and another thread removed it.
                 self._directories.forget(names)
             else:
-                return directory, chosen, self._counted(fd)
+                if not self.spool.is_reserved("/".join((OBJECTS, *names, chosen))):
+                    return directory, chosen, self._counted(fd)
+                # Since the first look somebody was given the name, or its old file was removed.
+                os.close(fd)
+                Path(directory.path, chosen).unlink(missing_ok=True)
         raise OSError(errno.EEXIST, f"no name could be found for {name}")
 
     def close_file(self, fd: int) -> None:
@@ -492,6 +508,12 @@ class BlobStore:
         """A flush failed: what is being written is suspect, and goes on in another bucket."""
         self.epoch += 1
         self.buckets.retire_current()
+
+
+def _own(path: str) -> str:
+    """The path of the file of its own that an object has or will have; "" where not chosen."""
+    place = spooled(path)
+    return path if place is None else place.own
 
 
 def _read_marker(root: Path) -> uuid.UUID:

@@ -492,14 +492,17 @@ class Committer:
     def _withdraw(self, refused: Sequence[Arrival]) -> None:
         """Remove, durably, files that are durable: after a power cut they would be given rows."""
         paths = [a.blob.path for a in refused if a.blob is not None and a.blob.path is not None]
+        # Discarded and then removed: in between nobody else's object may come to lie there.
+        self._blobs.withhold(paths)
         for arrival in refused:
             self._discard(arrival)
-        if not paths:
-            return
         try:
-            self._blobs.remove(paths)
+            if paths:
+                self._blobs.remove(paths)
         except StorageFailed as error:
             log.error("what was refused may come back after a power cut: %s", error)
+        finally:
+            self._blobs.give_free(paths)
 
     def _commit(self, batch: list[Arrival], incoming: list[Incoming]) -> list[Indexed]:
         try:

@@ -23,7 +23,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hilum.errors import InvalidDicom
@@ -84,6 +84,7 @@ class Spool:
         self._segments: dict[str, Segment] = {}
         self._kept: set[str] = set()
         self._reserved: set[str] = set()
+        self._withheld: set[str] = set()
         self._appended_at = 0.0
         self._appending = threading.Lock()
         self._counting = threading.Lock()
@@ -195,14 +196,24 @@ class Spool:
     def reserve(self, own_path: str) -> bool:
         """Keep the name of a file for an object of the spool; False when another has it."""
         with self._counting:
-            if own_path in self._reserved:
+            if self.is_reserved(own_path):
                 return False
             self._reserved.add(own_path)
             return True
 
     def is_reserved(self, own_path: str) -> bool:
-        """Whether an object of the spool will have a file of that name."""
-        return own_path in self._reserved
+        """Whether an object of the spool will have a file of that name, or nobody may."""
+        return own_path in self._reserved or own_path in self._withheld
+
+    def withhold(self, own_paths: Iterable[str]) -> None:
+        """Let nobody have the names of these files, which are about to be deleted."""
+        with self._counting:
+            self._withheld.update(own_paths)
+
+    def give_free(self, own_paths: Iterable[str]) -> None:
+        """They are deleted, and will not be deleted once more."""
+        with self._counting:
+            self._withheld.difference_update(own_paths)
 
     def release(self, own_path: str) -> None:
         """A name is not kept any more; those of what was appended go with their segment."""

@@ -28,12 +28,14 @@ from tests.unit.gateway.store.archive_world import (
 )
 
 from hilum.errors import ConnectionLost, StorageFailed
+from hilum.gateway import app
 from hilum.gateway.store import commit
 from hilum.gateway.store.commit import Committer
 from hilum.gateway.store.flush import Flushable, Fsync
 from hilum.gateway.store.incoming import CommitUnknown, Incoming
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.queries import versions
+from hilum.gateway.store.removal import Scope, remove
 from hilum.gateway.store.results import Viewer
 from hilum.gateway.store.states import DuplicatePolicy, InstanceFlag, MissingUidPolicy
 from hilum.gateway.store.verify import verify
@@ -272,6 +274,46 @@ async def test_replace_keeps_the_newest_and_a_tombstone_of_the_older(world: Worl
     assert world.content(row.path) == new
     assert world.storage.delete_files() == 1
     assert world.files() == {row.path}
+
+
+@pytest.mark.parametrize("spool", [0, 100])
+@pytest.mark.parametrize("crash", [False, True])
+async def test_what_comes_while_a_deletion_is_not_yet_recorded_is_not_deleted_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, spool: int, crash: bool
+) -> None:
+    world.close()
+    world.__init__(world.data, spool=spool)  # type: ignore[misc]
+    committer = world.committer()
+    first = encode(image(pixels=LARGE))
+    assert (await submit(committer, await spill(committer, first, "1.2.3"))).status == 0
+    remove(world.storage.database, Scope(sop_uid="1.2.3"), by="t", reason="t")
+
+    def locked(*_: object) -> None:
+        raise StorageFailed("as asked")
+
+    monkeypatch.setattr(app, "files_deleted", locked)
+    with pytest.raises(StorageFailed):
+        world.storage.delete_files()
+    again = encode(image(InstanceNumber=2))
+    assert await keep(committer, (again, "1.2.3")) == [0]
+    if crash:
+        monkeypatch.undo()
+        await committer.stop()
+        world.crash()
+        world.__init__(world.data, spool=spool)  # type: ignore[misc]
+        world.storage.reconcile()
+    else:
+        with pytest.raises(StorageFailed):
+            world.storage.delete_files()
+        monkeypatch.undo()
+        assert world.storage.delete_files() == 1
+        await committer.stop()
+    (row,) = world.listed()
+    assert world.content(row.path) == again
+    # Once it is recorded the name is anybody's.
+    remove(world.storage.database, Scope(sop_uid="1.2.3"), by="t", reason="t")
+    world.storage.delete_files()
+    assert not world.storage.blobs.spool._withheld
 
 
 # ── what a data set says against its command ──────────────────────────────────────────────────
