@@ -41,14 +41,17 @@ class StoredSource:
 
         Raises:
             OSError: it cannot be opened or read, or has been removed.
-            InvalidDicom: it is not whole.
+            InvalidDicom: it is not whole, or no longer the one that was looked up.
         """
         try:
-            file, _ = self.blobs.open_read(self.path)
+            file, meta = self.blobs.open_read(self.path)
         except NotFound as error:
             raise FileNotFoundError(str(error)) from error
         left = self.length
         with file:
+            # It may have been removed since, and another version of it come to lie there.
+            if meta.length != left:
+                raise InvalidDicom(f"the stored file has {meta.length} bytes, expected {left}")
             while left:
                 piece = file.read(min(PIECE, left))
                 if not piece:

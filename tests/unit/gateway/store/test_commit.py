@@ -27,7 +27,7 @@ from tests.unit.gateway.store.archive_world import (
     until,
 )
 
-from hilum.errors import ConnectionLost, StorageFailed
+from hilum.errors import ConnectionLost, InvalidDicom, StorageFailed
 from hilum.gateway import app
 from hilum.gateway.store import commit
 from hilum.gateway.store.commit import Committer
@@ -37,9 +37,11 @@ from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.queries import versions
 from hilum.gateway.store.removal import Scope, remove
 from hilum.gateway.store.results import Viewer
+from hilum.gateway.store.sources import StoredSource
 from hilum.gateway.store.states import DuplicatePolicy, InstanceFlag, MissingUidPolicy
 from hilum.gateway.store.verify import verify
 from hilum.services.header import HeaderScan, HeaderScanner
+from hilum.services.part10 import FileHead
 
 OUT_OF_RESOURCES, MISMATCH, REFUSED = 0xA700, 0xA900, 0xC001
 
@@ -314,6 +316,25 @@ async def test_what_comes_while_a_deletion_is_not_yet_recorded_is_not_deleted_wi
     remove(world.storage.database, Scope(sop_uid="1.2.3"), by="t", reason="t")
     world.storage.delete_files()
     assert not world.storage.blobs.spool._withheld
+
+
+async def test_a_version_that_came_to_lie_where_another_was_looked_up_is_not_sent_in_part(
+    world: World,
+) -> None:
+    committer = world.committer()
+    first, again = encode(image()), encode(image(pixels=LARGE))
+    assert await keep(committer, (first, "1.2.3")) == [0]
+    (row,) = world.listed()
+    head = FileHead(row.data_offset, row.sop_class, row.sop_uid, row.transfer_syntax)
+    source = StoredSource(world.storage.blobs, row.path, head, row.size)
+    assert b"".join(source.pieces()) == first
+    remove(world.storage.database, Scope(sop_uid="1.2.3"), by="t", reason="t")
+    world.storage.delete_files()
+    assert await keep(committer, (again, "1.2.3")) == [0]
+    await committer.stop()
+    assert world.listed()[0].path == row.path
+    with pytest.raises(InvalidDicom, match="expected"):
+        list(source.pieces())
 
 
 # ── what a data set says against its command ──────────────────────────────────────────────────
