@@ -163,13 +163,17 @@ class Archive:
         return opened
 
     def delete(self, references: Sequence[Reference], owner_id: int, peer: str) -> int:
-        """Remove instances that a peer has committed; returns how many."""
+        """Remove instances that a peer has committed; returns how many.
+
+        What came after the request is not what the peer has, and stays.
+        """
         return sum(
             remove(
                 self._database,
                 Scope(owner_id=owner_id, sop_uid=each.sop_instance_uid),
                 by="command line",
                 reason=f"committed by {peer}, {time.strftime('%Y-%m-%d')}",
+                only_elsewhere=True,
             ).instances
             for each in references
         )

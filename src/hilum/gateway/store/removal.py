@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     Select,
@@ -33,7 +34,7 @@ from sqlalchemy import (
 from hilum.errors import LocalProtocolError
 from hilum.gateway.store import schema
 from hilum.gateway.store.database import Database
-from hilum.gateway.store.retention import is_kept
+from hilum.gateway.store.retention import is_elsewhere, is_kept
 
 __all__ = [
     "Removal",
@@ -88,7 +89,13 @@ class Removal:
 
 
 def remove(
-    database: Database, scope: Scope, *, by: str, reason: str, even_committed: bool = False
+    database: Database,
+    scope: Scope,
+    *,
+    by: str,
+    reason: str,
+    even_committed: bool = False,
+    only_elsewhere: bool = False,
 ) -> Removal:
     """Remove instances with their pending work; leave tombstones and one event.
 
@@ -103,6 +110,8 @@ def remove(
         by: who asked, for the event.
         reason: why, for event and tombstones.
         even_committed: a person has said that commitments do not matter.
+        only_elsewhere: only what another archive has given us storage commitment for. Of several
+            versions nobody knows which one it has: they stay.
 
     Raises:
         LocalProtocolError: the scope names nothing.
@@ -113,6 +122,8 @@ def remove(
             "a removal needs a Patient ID or a UID; removing all is not offered"
         )
     found = _in_scope(scope)
+    if only_elsewhere:
+        found = found.where(is_elsewhere(), ~_has_versions())
     kept = 0
     if not even_committed:
         with database.read() as connection:
@@ -195,6 +206,15 @@ def supersede(connection: Connection, instance_id: int) -> None:
         update(_instance).where(_instance.c.id == instance_id).values(superseded=_instance.c.id)
     )
     _subtract(connection, rows)
+
+
+def _has_versions() -> ColumnElement[bool]:
+    other = _instance.alias()
+    return exists().where(
+        other.c.sop_uid == _instance.c.sop_uid,
+        other.c.owner_id == _instance.c.owner_id,
+        other.c.id != _instance.c.id,
+    )
 
 
 def _in_scope(scope: Scope) -> Select[int]:

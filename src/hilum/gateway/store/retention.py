@@ -20,11 +20,17 @@ __all__ = [
     "committed_elsewhere",
     "deletable",
     "has_planned_deletion",
+    "is_elsewhere",
     "is_kept",
     "plan_deletion",
 ]
 
 _instance, _planned = schema.instance, schema.planned_deletion
+
+
+def is_elsewhere() -> ColumnElement[bool]:
+    """A condition on instances: another archive has given us storage commitment for it."""
+    return _instance.c.flags.op("&")(int(InstanceFlag.COMMITTED_ELSEWHERE)) != 0
 
 
 def is_kept() -> ColumnElement[bool]:

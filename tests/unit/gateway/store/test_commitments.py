@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from tests.unit.gateway.store.archive_world import (
     CT,
     World,
@@ -16,6 +16,7 @@ from tests.unit.gateway.store.archive_world import (
     keep,
 )
 
+from hilum.cli.committing import Archive
 from hilum.gateway.app import Storage, reindex
 from hilum.gateway.store import schema
 from hilum.gateway.store.commitment_requests import CommitmentRequests
@@ -465,3 +466,33 @@ def test_a_refused_request_says_why(world: World) -> None:
     assert found is not None and (found.asked_at, found.cause) == (None, "status 0122H")
     assert requests.forget(keep=60.0) == 0
     assert requests.forget(keep=-1.0) == 1
+
+
+# ── --delete-committed ────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_came_after_the_request_is_not_deleted_with_what_was_committed(
+    world: World,
+) -> None:
+    database = world.storage.database
+    requests = CommitmentRequests(database)
+    committer = world.committer()
+    await keep(committer, (encode(image("1.1", PatientName="First^Version")), "1.1"))
+    asked = Action("2.25.9", refs("1.1", "1.2", "1.3"))
+    requests.create(asked, peer="pacs", called_ae="PACS", calling_ae="US", owner_id=0)
+    remove(database, Scope(sop_uid="1.2"), by="t", reason="t")
+    await keep(committer, (encode(image("1.2", PatientName="Sent^Later")), "1.2"))
+    await committer.stop()
+    # Instances of this test arrived long ago: what came last comes after the request.
+    with database.write() as connection:
+        newest = select(func.max(schema.instance.c.id)).scalar_subquery()
+        here = update(schema.instance).where(schema.instance.c.id == newest)
+        connection.execute(here.values(received_at=2**60))
+    assert requests.answered(Result("2.25.9", refs("1.1", "1.2", "1.3")))
+    with Archive(world.config) as archive:
+        # Of two versions nobody knows which one the peer has; the later one of 1.2 it has not.
+        assert archive.delete(refs("1.1", "1.2", "1.3"), 0, "pacs") == 1
+    assert world.seen() == ["1.1", "1.2", "1.9"]
+    with database.read() as connection:
+        left = connection.scalars(select(schema.instance.c.sop_uid)).all()
+    assert sorted(left) == ["1.1", "1.1", "1.2", "1.9"]
