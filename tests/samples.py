@@ -5,12 +5,15 @@ Only files that are on this disk are named: asking pydicom for all of them would
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import data_store
 import pydicom
+from pydicom.fileset import FileSet
 
 _FOLDERS = (Path(pydicom.__file__).parent / "data", Path(data_store.__file__).parent / "data")
 _LONG = {b"OB", b"OW", b"UN", b"UT", b"SQ"}
@@ -53,6 +56,16 @@ FEW = ("CT_small.dcm", "ExplVR_BigEnd.dcm", "JPEG2000.dcm", "SC_rgb_rle_2frame.d
 def few() -> tuple[Path, ...]:
     """The files of `FEW`."""
     return tuple(path for path in paths() if path.name in FEW)
+
+
+@contextmanager
+def file_set(path: Path) -> Iterator[FileSet]:
+    """A DICOMDIR as pydicom reads it, whose temporary folder is gone afterwards."""
+    found = FileSet(path)
+    try:
+        yield found
+    finally:
+        found._stage["t"].cleanup()
 
 
 @cache

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.fileset import FileSet
 from tests import samples
 from tests.e2e.gateway import HILUM, Gateway, environment, hilum, prepare
 
@@ -73,7 +72,8 @@ def _take_in_twice(data: Path) -> None:
         assert said["summary"]["sent"] == ON_MEDIUM
         assert len(instances(data)) == ON_MEDIUM
     kept = {row["sop_uid"] for row in instances(data)}
-    assert kept == {str(instance.SOPInstanceUID) for instance in FileSet(DICOMDIR)}
+    with samples.file_set(DICOMDIR) as there:
+        assert kept == {str(instance.SOPInstanceUID) for instance in there}
     assert {row["sending_ae"] for row in instances(data)} == {"IMPORT"}
 
 

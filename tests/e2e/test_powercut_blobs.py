@@ -106,8 +106,10 @@ def acknowledged_before_the_cut(disk: PowerDisk, root: Path, strategy: str) -> d
         disk.cut()
     finally:
         child.kill()
-    rest, errors = child.communicate()
-    lines += rest.splitlines(keepends=True)
+    # Not with communicate(), which passes over what the reader has taken from the pipe already.
+    with child:
+        lines += child.stdout.readlines()
+        errors = child.stderr.read()
     assert len(lines) >= ACKNOWLEDGED, errors
     assert lines[0] == f"strategy {strategy}\n"
     # The last line may have been cut by the kill.

@@ -387,12 +387,16 @@ def test_changes_are_live_when_the_command_is_over(gateway: Gateway, dcmtk: None
     assert not echo("WHATEVER")
     command(gateway, "listener", "rm", "dose")
     assert not echo("WHATEVER", port)
-    command(gateway, "peer", "add", "nobody", "ECHOSCU@127.0.0.1", "--service", "query")
-    assert echo("RAIVEN")
+    command(gateway, "peer", "add", "nobody", "STORESCU@127.0.0.1", "--service", "query")
+    file = samples.named("CT_small.dcm").path
+    assert peers.storescu("RAIVEN", gateway.port, [file]).returncode
+    peers.echoscu("RAIVEN", gateway.port, "-aet", "STORESCU").check()
+    assert listed(gateway.data, "instance") == []
     command(gateway, "peer", "add", "itself", f"RAIVEN@127.0.0.1:{gateway.port}")
     assert "answers in" in command(gateway, "peer", "echo", "itself")
     command(gateway, "peer", "rm", "nobody")
-    assert echo("RAIVEN")
+    peers.storescu("RAIVEN", gateway.port, [file]).check()
+    assert len(listed(gateway.data, "instance")) == 1
 
 
 def test_commands_beside_a_running_gateway(gateway: Gateway, dcmtk: None, tmp_path: Path) -> None:

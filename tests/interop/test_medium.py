@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.fileset import FileSet
 from tests import peers, samples
 from tests.e2e.gateway import Gateway, hilum, prepare
 from tests.interop.test_tools import HILUM, data_set_of, head_of
@@ -22,11 +21,7 @@ from tests.interop.test_tools import HILUM, data_set_of, head_of
 from hilum.services.media import read_directory
 from hilum.services.part10 import parse_head
 
-pytestmark = [
-    pytest.mark.interop,
-    # pydicom's FileSet leaves its temporary folder to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.interop
 
 FITTING = {
     "1.2.840.10008.1.2" + tail for tail in (".1", ".4.50", ".4.51", ".4.70", ".4.90", ".4.91")
@@ -74,8 +69,8 @@ def check_folder(folder: Path, said: dict[str, Any]) -> None:
         assert all(len(c) <= 8 and c.isalnum() and c.isupper() for c in components)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        file_set = FileSet(folder / "DICOMDIR")
-        loaded = {str(instance.SOPInstanceUID): instance.load() for instance in file_set}
+        with samples.file_set(folder / "DICOMDIR") as found:
+            loaded = {str(instance.SOPInstanceUID): instance.load() for instance in found}
         assert set(loaded) == {each["sop_instance_uid"] for each in said["files"]}
         for each in said["files"]:
             mine, theirs = loaded[each["sop_instance_uid"]], dcmread(each["file"], force=True)
@@ -172,7 +167,8 @@ def test_zip_and_iso_hold_the_same(tmp_path: Path) -> None:
     image.get_file_from_iso_fp(out, iso_path="/DICOMDIR.;1")
     image.close()
     assert read_directory(out.getvalue()) == read_directory((folder / "DICOMDIR").read_bytes())
-    assert len(FileSet(tmp_path / "unzipped" / "DICOMDIR")) == len(there) - 1  # less the README
+    with samples.file_set(tmp_path / "unzipped" / "DICOMDIR") as found:
+        assert len(found) == len(there) - 1  # less the README
 
 
 def test_a_medium_read_back_is_what_was_written(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def unsendable(rq: AssociateRQ, peer: Peer) -> Accept:
     ],
 )
 async def test_authorise(listen: Listen, authorise: Any, expected: Any) -> None:
-    server = await listen(authorise, timeouts=Timeouts(associate=0.1))
+    server = await listen(authorise, timeouts=Timeouts(associate=0.5))
     peer, heard = await answer(server)
     async with peer:
         assert heard == expected or (isinstance(expected, type) and isinstance(heard, expected))
@@ -353,7 +353,7 @@ async def test_junk_transfer_syntaxes_are_answered(listen: Listen) -> None:
 async def test_what_is_no_dicom_hears_an_abort_and_nothing_else(
     listen: Listen, caplog: pytest.LogCaptureFixture, said: bytes
 ) -> None:
-    server = await listen(timeouts=Timeouts(artim=0.2))
+    server = await listen(timeouts=Timeouts(artim=0.5))
     async with await RawPeer.connect(server.port) as peer:
         peer.send(said)
         heard = await peer.hear_end()

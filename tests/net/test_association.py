@@ -397,7 +397,7 @@ async def test_a_response_that_never_comes(listen: Listen) -> None:
     server = await listen(store.authorise)
     association = await dial(server)
     with pytest.raises(AssociationTimeout, match="no response to C-STORE-RQ"):
-        await association.c_store([b"ab"], timeout=0.05, **image())
+        await association.c_store([b"ab"], timeout=0.5, **image())
     assert association.is_over
     await association.wait_closed()
     with pytest.raises(AssociationTimeout):

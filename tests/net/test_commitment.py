@@ -6,7 +6,6 @@ The client is `net.commitment` and, where it has to misbehave, associations by h
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.net.peer import until
+from tests.peers import free_port
 from tests.unit.gateway.store.archive_world import CT, EXPLICIT, IMPLICIT, encode, image
 
 from hilum.errors import Refused
@@ -58,8 +58,7 @@ class Site:
         self.gateway = gateway
         self.results: list[Result] = []
         self.client = Commitments(lambda result: self.results.append(result))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.listening_port = probe.getsockname()[1]
+        self.listening_port = free_port()
 
     @property
     def port(self) -> int:
@@ -102,6 +101,14 @@ class Site:
     async def got(self, count: int = 1) -> list[Result]:
         await until(lambda: len(self.results) >= count, f"{len(self.results)} results", WAIT)
         return self.results
+
+    async def collected(self) -> None:
+        """An association of ours that lasts until there is a result."""
+        collecting = asyncio.create_task(self.client.collect(self.to(), listen=2 * WAIT))
+        await self.got()
+        await self.settled()
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
 
     def states(self) -> Counter[str]:
         return Counter(e.state for e in Kept(self.gateway._storage.database).listed(limit=1000))
@@ -154,7 +161,7 @@ async def test_on_the_next_association(site: Site) -> None:
     await site.listen()
     uid = await site.client.commit_instances(site.to(), refs(*SOPS), stay=0.5)
     assert site.results == []
-    await site.client.collect(site.to(), listen=5)
+    await site.collected()
     assert await site.client.result(uid, timeout=0) == Result(uid, refs(*SOPS))
     await site.settled()
     assert len(site.results) == 1
@@ -181,7 +188,7 @@ async def test_who_negotiated_only_storage_is_told_nothing(site: Site) -> None:
     await site.followed()
     await site.client.collect(site.to("RVU-bob"), listen=0.5)
     assert site.results == []
-    await site.client.collect(site.to(), listen=5)
+    await site.collected()
     assert len(site.results) == 1
 
 
@@ -392,10 +399,7 @@ async def test_who_only_bears_a_peers_title_is_not_told(site: Site) -> None:
     assert site.results == []
     directory.put_peer(peer)
     await site.followed()
-    collecting = asyncio.create_task(site.client.collect(site.to(), listen=10))
-    await site.got(1)
-    await site.settled()
-    collecting.cancel()
+    await site.collected()
 
 
 async def test_a_request_that_cannot_be_judged_fails_as_a_whole(

@@ -131,7 +131,7 @@ async def test_silence(provider: Provider) -> None:
 
 
 async def test_silence_between_responses(provider: Provider) -> None:
-    peer, association = await provider.associate(timeouts=Timeouts(dimse=0.1))
+    peer, association = await provider.associate(timeouts=Timeouts(dimse=0.5))
     responses = find(association)
     first = asyncio.create_task(anext(responses))
     peer.send(match(await asked(peer)))
@@ -333,11 +333,11 @@ async def test_a_store_that_nobody_asked_for(provider: Provider, role: bool) -> 
 
 async def test_stores_are_signs_of_life_of_a_get(provider: Provider) -> None:
     store = Store()
-    peer, association = await provider.associate(open_store=store, timeouts=Timeouts(dimse=0.25))
+    peer, association = await provider.associate(open_store=store, timeouts=Timeouts(dimse=1.5))
     waiting = asyncio.create_task(association.c_get(b"", sop_class_uid=STUDY_ROOT_GET).last())
     command = await asked(peer)
-    for number in range(1, 8):
-        await asyncio.sleep(0.1)
+    for number in range(1, 7):
+        await asyncio.sleep(0.3)
         peer.send(pdata(command_pdv(3, store_rq(number)), PDV(3, b"ab")))
         assert (await asked(peer)).status == 0
     peer.send(final(command, 0, GET))

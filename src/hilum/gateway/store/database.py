@@ -262,6 +262,9 @@ def _sqlite_engine(url: URL, role: Role) -> Engine:
     def configure(raw: sqlite3.Connection, _record: object) -> None:
         # None: the driver begins no transactions by itself; ours begin below.
         raw.isolation_level = None
+        # The first of these reads the file. Whoever closes it last, or is the first after a crash,
+        # has it for itself meanwhile, some milliseconds.
+        raw.execute(f"PRAGMA busy_timeout={int(WRITE_PATIENCE * 1000)}")
         raw.execute("PRAGMA synchronous=FULL")
         raw.execute("PRAGMA foreign_keys=ON")
         raw.execute("PRAGMA case_sensitive_like=ON")  # as on PostgreSQL
@@ -269,6 +272,7 @@ def _sqlite_engine(url: URL, role: Role) -> Engine:
         raw.execute(f"PRAGMA cache_size=-{_CACHE_KIB[role]}")
         if role != "command":  # a command may run where no gateway does
             raw.execute("PRAGMA wal_autocheckpoint=0")
+        raw.execute("PRAGMA busy_timeout=0")  # writers are patient in a way of their own
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -195,7 +195,7 @@ async def test_what_no_batch_takes_in_time_is_refused_and_stays_away(
     world: World, gate: Gate
 ) -> None:
     gate.open.clear()
-    committer = world.committer(answer_within=0.01)
+    committer = world.committer(answer_within=0.5)
     first = submit(committer, arrival(encode(image("1.2.3.1")), "1.2.3.1"))
     await until(gate.entered.is_set, "no batch was taken")
     late = [

@@ -15,7 +15,14 @@ from tests.unit.gateway.store.index_world import make_database, rows, soon
 from hilum.errors import ConfigurationError, StorageFailed, StoreUnavailable
 from hilum.gateway.store import database as database_module
 from hilum.gateway.store.bucket_list import BucketList
-from hilum.gateway.store.database import Checkpointer, migrate, open_database, revision, upgrade
+from hilum.gateway.store.database import (
+    Checkpointer,
+    _raw_sqlite,
+    migrate,
+    open_database,
+    revision,
+    upgrade,
+)
 from hilum.gateway.store.keys import INDEX_KEYS
 from hilum.gateway.store.schema import HEAD, metadata, prepare_for_postgresql
 from hilum.gateway.store.statements import Statements
@@ -158,6 +165,25 @@ def test_many_writers_all_come_through(tmp_path):
         thread.join()
     assert errors == []
     assert rows(open_database(path, role="web"), "SELECT value FROM change") == [(6 * each,)]
+
+
+def test_opening_waits_for_whoever_has_the_file_for_itself(tmp_path):
+    """As the last one who closes it has, and the first one after a crash."""
+    make_database(tmp_path).close()
+    other = sqlite3.connect(tmp_path / "hilum.db", isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("UPDATE change SET value = 3")
+    other.execute("COMMIT")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(tmp_path / "hilum.db", timeout=0).execute("SELECT value FROM change")
+    leaving = threading.Timer(0.1, other.close)
+    leaving.start()
+    database = open_database(tmp_path / "hilum.db", role="command")
+    assert rows(database, "SELECT value FROM change") == [(3,)]
+    leaving.join()
+    with _raw_sqlite(database) as raw:
+        assert raw.execute("PRAGMA busy_timeout").fetchone() == (0,)
 
 
 def test_a_checkpoint_moves_the_log_and_truncates_a_long_one(tmp_path):

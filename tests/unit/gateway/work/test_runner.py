@@ -170,10 +170,10 @@ async def test_long_jobs_keep_their_lease_and_are_not_run_twice(world):
 
     async def handler(job):
         runs.append(job.token)
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(2.5)
         return done()
 
-    world.start(Kind(name="k", run=handler, lease=0.3))
+    world.start(Kind(name="k", run=handler, lease=1.0))
     (number,) = world.add(NewWork("k"))
     await world.until_state(number, WorkState.DONE)
     assert runs == [1]
