@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hilum.cli.shown import (
+    ACTOR,
     DataOption,
     JsonOption,
     changing,
@@ -21,6 +22,7 @@ from hilum.errors import ConfigurationError
 from hilum.gateway.earlier import Outcome, read_settings, take_over
 from hilum.gateway.portable import bring_in, export
 from hilum.gateway.store.directory import Directory
+from hilum.gateway.store.schedules import Schedules
 
 __all__ = ["config_export", "config_import", "import_settings"]
 
@@ -32,10 +34,10 @@ def config_export(
     target: Annotated[Path | None, typer.Argument(help="TOML file; default: output")] = None,
     data: DataOption = None,
 ) -> None:
-    """Write users, AE titles, listeners, peers and settings as TOML."""
+    """Write users, AE titles, listeners, peers, schedules and settings as TOML."""
     with fail_clearly():
         with database(data) as opened:
-            text = export(Directory(opened).snapshot())
+            text = export(Directory(opened).snapshot(), Schedules(opened).all())
         if target is None:
             sys.stdout.write(text)
             return
@@ -46,7 +48,10 @@ def config_export(
 def config_import(
     source: Annotated[Path, typer.Argument(help="TOML file of 'hilum config export'")],
     prune: Annotated[
-        bool, typer.Option("--prune", help="remove titles, listeners and peers it does not have")
+        bool,
+        typer.Option(
+            "--prune", help="remove titles, listeners, peers and schedules that it does not have"
+        ),
     ] = False,
     data: DataOption = None,
     json: JsonOption = False,
@@ -54,8 +59,8 @@ def config_import(
     """Make the directory say what a file says; live in a running gateway within seconds."""
     with fail_clearly():
         text = _read(source)
-        with changing(data) as directory:
-            done = bring_in(directory, text, prune=prune)
+        with database(data) as opened, changing(data) as directory:
+            done = bring_in(directory, Schedules(opened, actor=ACTOR), text, prune=prune)
         if json:
             print_json({"changed": done})
         else:

@@ -1,34 +1,42 @@
 """The directory as a TOML document, to be kept, compared, and brought to another gateway.
 
-Users, called titles, listeners, peers and settings; what a file leaves out keeps its default. What
-belongs to one store alone is not in it: ids, times, and what the gateway remembers of itself.
+Users, called titles, listeners, peers, schedules and settings; what a file leaves out keeps its
+default. What belongs to one store alone is not in it: ids, times, and what the gateway remembers of
+itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
 from hilum.errors import ConfigurationError
+from hilum.gateway.flow.request import Request
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Account, CalledTitle, Listener, Peer, Snapshot
+from hilum.gateway.store.fetches import FETCH
+from hilum.gateway.store.schedules import Schedule, Schedules
 from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.gateway.work.schedule import checked
 
 __all__ = ["bring_in", "export"]
 
 # Of the gateway itself, not of the site.
 _OWN_SETTINGS = {"store.id", "directory.defaults_made"}
-_SECTIONS = ("user", "title", "listener", "peer", "settings")
-_HEAD = "# Users, called AE titles, listeners, peers and settings of a Hilum gateway.\n"
+_SECTIONS = ("user", "title", "listener", "peer", "schedule", "settings")
+_HEAD = "# Users, called AE titles, listeners, peers, schedules and settings of a Hilum gateway.\n"
+_NO_SCHEDULE = Schedule(0, "", FETCH)
 
 
 # ── out ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def export(snapshot: Snapshot) -> str:
+def export(snapshot: Snapshot, schedules: Sequence[Schedule]) -> str:
     """The directory as TOML; entries in order of their names, so that two can be compared."""
     names = {account.id: account.name for account in snapshot.accounts}
     parts = [_HEAD]
@@ -44,6 +52,8 @@ def export(snapshot: Snapshot) -> str:
         parts.append(_entry("listener", _changed(listener, Listener("", -1))))
     for peer in sorted(snapshot.peers, key=lambda peer: peer.name):
         parts.append(_entry("peer", _changed(peer, Peer("", "", ""))))
+    for schedule in sorted(schedules, key=lambda schedule: schedule.name):
+        parts.append(_entry("schedule", _changed(_timeless(schedule), _NO_SCHEDULE)))
     kept = {key: value for key, value in snapshot.settings.items() if key not in _OWN_SETTINGS}
     if kept:
         parts.append("[settings]\n" + _lines(dict(sorted(kept.items()))))
@@ -112,16 +122,19 @@ def _text(text: str) -> str:
 # ── in ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bring_in(directory: Directory, text: str, *, prune: bool = False) -> list[str]:
+def bring_in(
+    directory: Directory, schedules: Schedules, text: str, *, prune: bool = False
+) -> list[str]:
     """Make a directory say what a document says.
 
     Everything is read before the first change; a document with a mistake changes nothing.
 
     Args:
         directory: what is changed.
+        schedules: likewise.
         text: from `export`, or written by hand.
-        prune: remove titles, listeners and peers that the document does not have; users and
-            settings stay, for images and secrets hang on them.
+        prune: remove titles, listeners, peers and schedules that the document does not have; users
+            and settings stay, for images and secrets hang on them.
 
     Returns:
         What was done, a line each; empty when the directory said so already.
@@ -138,6 +151,8 @@ def bring_in(directory: Directory, text: str, *, prune: bool = False) -> list[st
     titles = [_title(entry, known) for entry in document["title"]]
     listeners = [_built(Listener, entry, "listener", {}) for entry in document["listener"]]
     peers = [_built(Peer, entry, "peer", {}) for entry in document["peer"]]
+    all_peers = {peer.name for peer in (*peers, *(() if prune else before.peers))}
+    planned = [_planned(entry, all_peers) for entry in document["schedule"]]
     done = [_made(change) for change in changes]
     # Users may be new: their ids are known only now.
     ids = {account.name: account.id for account in directory.snapshot().accounts}
@@ -151,6 +166,10 @@ def bring_in(directory: Directory, text: str, *, prune: bool = False) -> list[st
                directory.put_listener, changes)  # fmt: skip
     have_peers = {each.name: each for each in before.peers}
     _differing("peer", have_peers, {e.name: e for e in peers}, directory.put_peer, changes)
+    have_schedules = {each.name: _timeless(each) for each in schedules.all()}
+    _differing("schedule", have_schedules, {e.name: e for e in planned},
+               lambda each: schedules.put(checked(each, time.time_ns() // 1000)),
+               changes)  # fmt: skip
     for key, value in document["settings"].items():
         if before.settings.get(key) != value:
             changes.append((f"setting {key}", _call(directory.set_setting, key, value)))
@@ -159,6 +178,8 @@ def bring_in(directory: Directory, text: str, *, prune: bool = False) -> list[st
                      directory.remove_listener, changes)  # fmt: skip
         _superfluous("title", have_titles, {t.title for t in wanted},
                      directory.remove_called_title, changes)  # fmt: skip
+        _superfluous("schedule", have_schedules, {e.name for e in planned},
+                     schedules.remove, changes)  # fmt: skip
         _superfluous("peer", have_peers, {e.name for e in peers}, directory.remove_peer, changes)
     return done + [_made(change) for change in changes]
 
@@ -232,6 +253,35 @@ def _title(entry: Mapping[str, Any], users: set[str]) -> tuple[CalledTitle, str]
     return _built(CalledTitle, fields, "title", enums), user
 
 
+def _planned(entry: Mapping[str, Any], peers: set[str]) -> Schedule:
+    """A schedule of fetches; everything about it is looked at before the first change."""
+    if set(entry) & {"id", "next_at", "last_at", "last_result"}:
+        raise ConfigurationError("number and times of a [[schedule]] belong to one store")
+    schedule: Schedule = _built(Schedule, {"id": 0, "kind": FETCH, **entry}, "schedule", {})
+    if schedule.kind != FETCH:
+        raise ConfigurationError(f"[[schedule]] kind is {schedule.kind!r}, not {FETCH!r}")
+    try:
+        request = Request.read(schedule.payload)
+        checked(schedule, time.time_ns() // 1000)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"schedule {schedule.name!r}: {error}") from error
+    if request.peer not in peers:
+        raise ConfigurationError(
+            f"schedule {schedule.name!r} fetches from {request.peer!r}, which is no peer"
+        )
+    return _timeless(schedule)
+
+
+def _timeless(schedule: Schedule) -> Schedule:
+    """A schedule without what one store alone knows."""
+    payload = schedule.payload
+    with suppress(ConfigurationError):  # one of a later version stays as it is
+        payload = {key: value for key, value in Request.read(payload).write().items() if value}
+    return dataclasses.replace(
+        schedule, id=0, payload=payload, next_at=None, last_at=None, last_result=""
+    )
+
+
 def _built(
     kind: type[Any], entry: Mapping[str, Any], section: str, enums: Mapping[str, type[StrEnum]]
 ) -> Any:
@@ -244,7 +294,7 @@ def _built(
             values[name] = enums[name](value) if name in enums else _frozen(value)
         except ValueError as error:
             raise ConfigurationError(f"[[{section}]] {name}: {error}") from error
-        expected = int if name == "port" else type(_example(fields[name]))
+        expected = int if name in ("port", "id") else type(_example(fields[name]))
         if type(values[name]) is not expected:
             raise ConfigurationError(f"[[{section}]] {name} is {value!r}, of another type")
     try:
