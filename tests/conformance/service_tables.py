@@ -34,11 +34,11 @@ BasicFilmSession                                N-SET           B600
 BasicFilmSession                                N-DELETE
 BasicFilmSession                                N-ACTION        B601 B602 B604 B609 B60A C600 C601 C603 C613
 BasicFilmBox                                    N-CREATE        B605 C616
-BasicFilmBox                                    N-SET           B605
+BasicFilmBox                                    N-SET           B605 C616
 BasicFilmBox                                    N-DELETE
 BasicFilmBox                                    N-ACTION        B603 B604 B609 B60A C602 C603 C613
 BasicGrayscaleImageBox                          N-SET           B604 B605 B609 B60A C603 C605 C613
-BasicColorImageBox                              N-SET           B604 B605 B609 B60A C603 C605 C613
+BasicColorImageBox                              N-SET           B604 B609 B60A C603 C605 C613
 BasicAnnotationBox                              N-SET
 PresentationLUT                                 N-CREATE        B605
 PresentationLUT                                 N-DELETE
@@ -53,7 +53,7 @@ GeneralRelevantPatientInformationQuery          C-FIND          A700 A900 C000 C
 BreastImagingRelevantPatientInformationQuery    C-FIND          A700 A900 C000 C100 C200 FE00 FF00
 CardiacRelevantPatientInformationQuery          C-FIND          A700 A900 C000 C100 C200 FE00 FF00
 InstanceAvailabilityNotification                N-CREATE
-MediaCreationManagement                         N-CREATE        0001
+MediaCreationManagement                         N-CREATE        A510
 MediaCreationManagement                         N-ACTION        A510 C201 C202 C203
 MediaCreationManagement                         N-GET           0001
 HangingProtocolInformationModelFind             C-FIND          A700 A900 Cxxx FE00 FF00 FF01
@@ -89,13 +89,13 @@ RTConventionalMachineVerification               N-CREATE        C221 C222 C223 C
 RTConventionalMachineVerification               N-SET           C224 C225 C226
 RTConventionalMachineVerification               N-GET           C112
 RTConventionalMachineVerification               N-ACTION        C112
-RTConventionalMachineVerification               N-DELETE        C112
+RTConventionalMachineVerification               N-DELETE
 RTConventionalMachineVerification               N-EVENT-REPORT
 RTIonMachineVerification                        N-CREATE        C221 C222 C223 C227
 RTIonMachineVerification                        N-SET           C224 C225 C226
 RTIonMachineVerification                        N-GET           C112
 RTIonMachineVerification                        N-ACTION        C112
-RTIonMachineVerification                        N-DELETE        C112
+RTIonMachineVerification                        N-DELETE
 RTIonMachineVerification                        N-EVENT-REPORT
 DisplaySystem                                   N-GET
 DefinedProcedureProtocolInformationModelFind    C-FIND          A700 A900 Cxxx FE00 FF00 FF01
@@ -108,7 +108,6 @@ InventoryFind                                   C-FIND          A700 A900 Cxxx F
 InventoryMove                                   C-MOVE          A701 A702 A801 A900 B000 Cxxx FE00 FF00
 InventoryGet                                    C-GET           A701 A702 A900 B000 Cxxx FE00 FF00
 InventoryCreation                               N-ACTION        B010
-InventoryCreation                               N-GET
 InventoryCreation                               N-EVENT-REPORT
 RepositoryQuery                                 C-FIND          A700 A710 A900 B001 Cxxx FE00 FF00 FF01
 """
@@ -116,5 +115,5 @@ RepositoryQuery                                 C-FIND          A700 A710 A900 B
 STORED = "A7xx A9xx B000 B006 B007 Cxxx"
 """C-STORE of a patient's objects, Table B.2-1."""
 
-NON_PATIENT = "A7xx A9xx Cxxx"
-"""C-STORE of other objects, Table GG.4-1."""
+NON_PATIENT = "A700 A900 C000"
+"""C-STORE of other objects, GG.4."""

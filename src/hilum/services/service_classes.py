@@ -116,7 +116,6 @@ def _in_order(uids: Iterable[str]) -> list[str]:
 
 
 _NOTHING: Sequence[Entry] = ()
-_PRINT_IMAGE_BOX: _Operations = {_N_SET: codes.IMAGE_BOX_SET}
 
 # Service, annex, keywords (or UIDs) of its SOP classes with their operations.
 _TABLE: tuple[tuple[str, str, Mapping[str, _Operations]], ...] = (
@@ -165,12 +164,12 @@ _TABLE: tuple[tuple[str, str, Mapping[str, _Operations]], ...] = (
             },
             "BasicFilmBox": {
                 _N_CREATE: codes.FILM_BOX_CREATE,
-                _N_SET: codes.DENSITY,
+                _N_SET: codes.FILM_BOX_CREATE,
                 _N_DELETE: _NOTHING,
                 _N_ACTION: codes.FILM_BOX_PRINT,
             },
-            "BasicGrayscaleImageBox": _PRINT_IMAGE_BOX,
-            "BasicColorImageBox": _PRINT_IMAGE_BOX,
+            "BasicGrayscaleImageBox": {_N_SET: codes.GRAYSCALE_IMAGE_BOX_SET},
+            "BasicColorImageBox": {_N_SET: codes.COLOR_IMAGE_BOX_SET},
             "BasicAnnotationBox": {_N_SET: _NOTHING},
             "PresentationLUT": {_N_CREATE: codes.DENSITY, _N_DELETE: _NOTHING},
             "PrintJob": {_N_EVENT: _NOTHING, _N_GET: _NOTHING},
@@ -218,7 +217,7 @@ _TABLE: tuple[tuple[str, str, Mapping[str, _Operations]], ...] = (
         "S",
         {
             "MediaCreationManagement": {
-                _N_CREATE: codes.OPTIONAL,
+                _N_CREATE: codes.MEDIA_CREATION_CREATE,
                 _N_ACTION: codes.MEDIA_CREATION_ACTION,
                 _N_GET: codes.OPTIONAL,
             }
@@ -280,7 +279,7 @@ _TABLE: tuple[tuple[str, str, Mapping[str, _Operations]], ...] = (
                 _N_SET: codes.MACHINE_SET,
                 _N_GET: codes.MACHINE_INSTANCE,
                 _N_ACTION: codes.MACHINE_INSTANCE,
-                _N_DELETE: codes.MACHINE_INSTANCE,
+                _N_DELETE: _NOTHING,
                 _N_EVENT: _NOTHING,
             },
         ),
@@ -308,7 +307,6 @@ _TABLE: tuple[tuple[str, str, Mapping[str, _Operations]], ...] = (
         {
             "InventoryCreation": {
                 _N_ACTION: codes.INVENTORY_ACTION,
-                _N_GET: _NOTHING,
                 _N_EVENT: _NOTHING,
             },
             "RepositoryQuery": {_FIND: codes.REPOSITORY_FIND},

@@ -11,6 +11,7 @@ from __future__ import annotations
 from hilum.services.status import Entry, category
 
 __all__ = [
+    "COLOR_IMAGE_BOX_SET",
     "DENSITY",
     "FILM_BOX_CREATE",
     "FILM_BOX_PRINT",
@@ -20,12 +21,13 @@ __all__ = [
     "FRAME_GET",
     "FRAME_MOVE",
     "GET",
-    "IMAGE_BOX_SET",
+    "GRAYSCALE_IMAGE_BOX_SET",
     "INVENTORY_ACTION",
     "MACHINE_CREATE",
     "MACHINE_INSTANCE",
     "MACHINE_SET",
     "MEDIA_CREATION_ACTION",
+    "MEDIA_CREATION_CREATE",
     "MOVE",
     "MPPS_SET",
     "NON_PATIENT_STORE",
@@ -63,7 +65,7 @@ FIND = _table("""
     FF00       matches are continuing
     FF01       matches are continuing, optional keys are not supported for existence
 """)
-"""C-FIND. Standard: PS3.4 Table C.4-1, K.4.1.1.4, V.4.1.1.4, CC.2.8.4."""
+"""C-FIND. Standard: PS3.4 Table C.4-1, K.4-1, V.4-1, CC.2.8-2."""
 
 _RETRIEVE = """
     A701       refused: out of resources, unable to calculate number of matches
@@ -83,13 +85,13 @@ _FRAMES = _table("""
 """)
 
 GET = _table(_RETRIEVE)
-"""C-GET. Standard: PS3.4 Table C.4-3, Z.4.2.1.4."""
+"""C-GET. Standard: PS3.4 Table C.4-3, Z.4-1."""
 MOVE = _table("A801 refused: move destination unknown", GET)
 """C-MOVE. Standard: PS3.4 Table C.4-2."""
 FRAME_GET = _table("", GET, _FRAMES)
-"""C-GET of frames. Standard: PS3.4 Table Y.4.2-1."""
+"""C-GET of frames. Standard: PS3.4 Table Y.4-2."""
 FRAME_MOVE = _table("", MOVE, _FRAMES)
-"""C-MOVE of frames. Standard: PS3.4 Table Y.4.1-1."""
+"""C-MOVE of frames. Standard: PS3.4 Table Y.4-1."""
 
 RELEVANT_PATIENT_FIND = _table("""
     A700  refused: out of resources
@@ -100,7 +102,7 @@ RELEVANT_PATIENT_FIND = _table("""
     FE00  matching terminated due to cancel request
     FF00  current match is supplied
 """)
-"""C-FIND of Relevant Patient Information. Standard: PS3.4 Table Q.2-2."""
+"""C-FIND of Relevant Patient Information. Standard: PS3.4 Table Q.2-1."""
 
 REPOSITORY_FIND = _table(
     """
@@ -112,24 +114,24 @@ REPOSITORY_FIND = _table(
 """C-FIND of Repository Query. Standard: PS3.4 C.6.4.3."""
 
 NON_PATIENT_STORE = _table("""
-    A700-A7FF  refused: out of resources
-    A900-A9FF  data set does not match SOP class
-    C000-CFFF  cannot understand
+    A700  refused: out of resources
+    A900  data set does not match SOP class
+    C000  cannot understand
 """)
-"""C-STORE of non-patient objects. Standard: PS3.4 Table GG.4-1."""
+"""C-STORE of non-patient objects: no ranges, other than in Annex B. Standard: PS3.4 GG.4."""
 
 OPTIONAL = _table("0001 requested optional attributes are not supported")
-"""N-GET and N-CREATE where nothing else is added. Standard: PS3.4 F.8.2.1.3, S.3.2.1.3, S.3.2.3.3."""
+"""N-GET where nothing else is added. Standard: PS3.4 Table F.8.2-2, S.3.2.4.4-1."""
 
 MPPS_SET = _table("0110 performed procedure step object may no longer be updated")
-"""N-SET of MPPS; Error ID is A710H then. Standard: PS3.4 F.7.2.2.3."""
+"""N-SET of MPPS; Error ID is A710H then. Standard: PS3.4 Table F.7.2-2."""
 
 # ── print ───────────────────────────────────────────────────────────────────────────────────────
 
 DENSITY = _table("""
     B605  minimum or maximum density outside of printer's operating range, its own is used
 """)
-"""N-SET of a film box, N-CREATE of a presentation LUT. Standard: PS3.4 H.4.2.2.2.2, H.4.9.1.1.2."""
+"""N-CREATE of a presentation LUT. Standard: PS3.4 H.4.9.2.1.2."""
 
 _FITTED = _table("""
     B604  image size is larger than image box size, the image has been demagnified
@@ -157,7 +159,7 @@ FILM_BOX_CREATE = _table(
     "C616 an existing film box has not been printed and the film session cannot be printed as one",
     DENSITY,
 )
-"""N-CREATE of a film box. Standard: PS3.4 H.4.2.2.1.2."""
+"""N-CREATE and N-SET of a film box. Standard: PS3.4 H.4.2.2.1.2, H.4.2.2.2.2."""
 
 FILM_BOX_PRINT = _table(
     """
@@ -168,8 +170,10 @@ FILM_BOX_PRINT = _table(
 )
 """N-ACTION of a film box. Standard: PS3.4 H.4.2.2.4.2."""
 
-IMAGE_BOX_SET = _table("C605 insufficient memory in printer to store the image", _FITTED, DENSITY)
-"""N-SET of an image box. Standard: PS3.4 H.4.3.1.2.1.2, H.4.3.2.2.1.2."""
+COLOR_IMAGE_BOX_SET = _table("C605 insufficient memory in printer to store the image", _FITTED)
+"""N-SET of a color image box. Standard: PS3.4 H.4.3.2.2.1.2."""
+GRAYSCALE_IMAGE_BOX_SET = _table("", COLOR_IMAGE_BOX_SET, DENSITY)
+"""N-SET of a grayscale image box. Standard: PS3.4 H.4.3.1.2.1.2."""
 
 # ── event logging, media creation ───────────────────────────────────────────────────────────────
 
@@ -182,22 +186,30 @@ PROCEDURAL_EVENT = _table("""
     C103  cannot match event to a current study
     C104  IDs inconsistent in matching a current study, event not logged
 """)
-"""N-ACTION of procedural events. Standard: PS3.4 Table P.2-2."""
+"""N-ACTION of procedural events. Standard: PS3.4 Table P.2-3."""
 
 SUBSTANCE_EVENT = _table("""
     C10E  operator not authorised to add entry to medication administration record
     C110  patient cannot be identified from Patient ID or Admission ID
     C111  update of medication administration record failed
 """)
-"""N-ACTION of substance administration events. Standard: PS3.4 Table P.3-2."""
+"""N-ACTION of substance administration events. Standard: PS3.4 Table P.3-3."""
 
-MEDIA_CREATION_ACTION = _table("""
-    A510  an Initiate Media Creation action has already been received for this SOP instance
+MEDIA_CREATION_CREATE = _table(
+    "A510 an Initiate Media Creation action has already been received for this SOP instance"
+)
+"""N-CREATE of media creation. Standard: PS3.4 S.3.2.1.4."""
+
+# A510H stands in the clause of N-CREATE, in a table that is numbered as of N-ACTION (S.3.2.2.4-1).
+MEDIA_CREATION_ACTION = _table(
+    """
     C201  media creation request already completed
     C202  media creation request already in progress and cannot be interrupted
     C203  cancellation denied for unspecified reason
-""")
-"""N-ACTION of media creation. Standard: PS3.4 S.3.2.2.3."""
+    """,
+    MEDIA_CREATION_CREATE,
+)
+"""N-ACTION of media creation. Standard: PS3.4 Table S.3.2.3.4-1, S.3.2.2.4-1."""
 
 # ── unified procedure step ──────────────────────────────────────────────────────────────────────
 
@@ -207,7 +219,7 @@ UPS_CREATE = _table("""
     B300  the UPS was created with modifications
     C309  the provided value of UPS state was not SCHEDULED
 """)
-"""N-CREATE. Standard: PS3.4 Table CC.2.5-1."""
+"""N-CREATE. Standard: PS3.4 CC.2.5.4."""
 
 UPS_STATE = _table(
     """
@@ -244,7 +256,7 @@ UPS_WATCH = _table(
     """,
     UPS_CANCEL,
 )
-"""N-ACTION, subscriptions, and requests to cancel. Standard: PS3.4 Table CC.2.3-2, CC.2.2-2."""
+"""N-ACTION, subscriptions, and requests to cancel. Standard: PS3.4 Table CC.2.3-3, CC.2.2-2."""
 
 UPS_SET = _table(
     """
@@ -256,10 +268,10 @@ UPS_SET = _table(
     """,
     _NO_SUCH_UPS,
 )
-"""N-SET. Standard: PS3.4 Table CC.2.6-1."""
+"""N-SET. Standard: PS3.4 CC.2.6.4."""
 
 UPS_GET = _table("", OPTIONAL, _NO_SUCH_UPS)
-"""N-GET. Standard: PS3.4 Table CC.2.7-2."""
+"""N-GET. Standard: PS3.4 CC.2.7.4."""
 
 # ── radiotherapy, storage management ────────────────────────────────────────────────────────────
 
@@ -269,19 +281,19 @@ MACHINE_CREATE = _table("""
     C223  already verifying, the request cannot be processed now
     C227  no such object instance, referenced RT plan not found
 """)
-"""N-CREATE of machine verification. Standard: PS3.4 Table DD.3.2.1-2."""
+"""N-CREATE of machine verification. Standard: PS3.4 DD.3.2.1.2."""
 
 MACHINE_SET = _table("""
     C224  referenced beam number not found within the referenced fraction group
     C225  referenced device or accessory not supported
     C226  referenced device or accessory not found within the referenced beam
 """)
-"""N-SET of machine verification. Standard: PS3.4 Table DD.3.2.2-2."""
+"""N-SET of machine verification. Standard: PS3.4 DD.3.2.1.2."""
 
 MACHINE_INSTANCE = _table("C112 no such object instance, machine verification instance not found")
-"""N-GET, N-ACTION and N-DELETE of machine verification. Standard: PS3.4 DD.3.2.3 to DD.3.2.6."""
+"""N-GET and N-ACTION of machine verification. Standard: PS3.4 DD.3.2.2.3, DD.3.2.3.2."""
 
 INVENTORY_ACTION = _table(
-    "B010 attribute list error, key attributes are not supported for matching"
+    "B010 attribute list warning, key attributes are not supported for matching"
 )
-"""N-ACTION of Inventory Creation. Standard: PS3.4 KK.2.2.1.3."""
+"""N-ACTION of Inventory Creation. Standard: PS3.4 Table KK.2.2.3-1."""
