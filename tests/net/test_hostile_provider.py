@@ -33,7 +33,7 @@ from hilum.errors import (
 from hilum.net.association import Association
 from hilum.net.client import connect
 from hilum.net.limits import Limits, Timeouts
-from hilum.net.service import Reply, Request
+from hilum.net.service import Reply, Request, while_retrieving
 from hilum.services.sop_classes import STUDY_ROOT_FIND, STUDY_ROOT_GET
 from hilum.wire.command import Command, CommandField
 from hilum.wire.items import MaximumLength, RoleSelection
@@ -329,6 +329,38 @@ async def test_a_store_that_nobody_asked_for(provider: Provider, role: bool) -> 
     assert answer.status == (0 if role else 0x0122)
     assert retrieving == [False] * role
     association.abort()
+
+
+async def test_only_what_a_get_brings_is_taken_where_that_is_asked_for(provider: Provider) -> None:
+    store = Store()
+    peer, association = await provider.associate(open_store=while_retrieving(store))
+
+    async def stored(number: int) -> int:
+        peer.send(pdata(command_pdv(3, store_rq(number)), PDV(3, b"ab")))
+        return (await asked(peer)).status
+
+    assert await stored(1) == 0x0124
+    waiting = asyncio.create_task(association.c_get(b"", sop_class_uid=STUDY_ROOT_GET).last())
+    command = await asked(peer)
+    assert [await stored(2), await stored(3)] == [0, 0]
+    peer.send(final(command, 0, GET))
+    assert (await waiting).status == 0
+    assert await stored(4) == 0x0124
+    assert len(store.sinks) == 2
+    association.abort()
+
+
+async def test_what_comes_after_we_asked_for_release_is_not_stored(provider: Provider) -> None:
+    """It could not be answered: nothing may be sent after A-RELEASE-RQ (PS3.8 7.2)."""
+    store = Store()
+    peer, association = await provider.associate(open_store=store)
+    releasing = asyncio.create_task(association.release())
+    assert await peer.hear() == ReleaseRQ()
+    for number in range(1, 100):
+        peer.send(pdata(command_pdv(3, store_rq(number)), PDV(3, b"ab")))
+    peer.send(ReleaseRP())
+    await releasing
+    assert store.sinks == []
 
 
 async def test_stores_are_signs_of_life_of_a_get(provider: Provider) -> None:

@@ -32,7 +32,7 @@ from hilum.errors import ConfigurationError, HilumError, InvalidDicom
 from hilum.net.association import Association, Response, Responses
 from hilum.net.client import NATIVE, connect
 from hilum.net.server import serve
-from hilum.net.service import Accept
+from hilum.net.service import Accept, while_retrieving
 from hilum.services.identifier import read_attributes
 from hilum.services.service_classes import sop_class
 from hilum.services.status import Status, describe
@@ -162,7 +162,7 @@ async def _get(
             options,
             contexts=contexts,
             roles=roles.values(),
-            open_store=received.open_store,
+            open_store=while_retrieving(received.open_store),
         )
         async with association:
             syntax = association.context_for(model).transfer_syntax

@@ -41,6 +41,7 @@ __all__ = [
     "StoreSink",
     "service_policy",
     "storage_policy",
+    "while_retrieving",
 ]
 
 #: Bytes of a data set. ``bytes`` belong to whoever gets them; a ``memoryview`` points into a
@@ -139,6 +140,25 @@ class StoreSink(Protocol):
 
 
 OpenStore = Callable[[Command, Context, "Association"], StoreSink | Outcome]
+
+
+def while_retrieving(open_store: OpenStore) -> OpenStore:
+    """An ``open_store`` for what a C-GET of ours brings, and nothing else.
+
+    An acceptor that was granted the SCU role of a storage class may store at any time. Who gave
+    it that role only to retrieve refuses the rest with 0124H (not authorized).
+
+    Standard: PS3.7 D.3.3.4, C.5.25; PS3.4 C.4.3.
+    """
+
+    def open_retrieved(
+        command: Command, context: Context, association: Association
+    ) -> StoreSink | Outcome:
+        if not association.is_retrieving:
+            return Outcome(Status.NOT_AUTHORIZED, "no C-GET is in progress")
+        return open_store(command, context, association)
+
+    return open_retrieved
 
 
 _NO_ELEMENTS: Mapping[str, Any] = MappingProxyType({})

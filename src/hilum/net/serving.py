@@ -34,6 +34,7 @@ from hilum.net.service import (
 from hilum.services.status import Status
 from hilum.wire.command import Command, CommandField
 from hilum.wire.connection import CommandReceived
+from hilum.wire.fsm import State
 
 if TYPE_CHECKING:
     from hilum.net.association import Association
@@ -198,11 +199,18 @@ class Serving:
     # ── C-STORE ─────────────────────────────────────────────────────────────────────────────
 
     def _open_store(self, event: CommandReceived) -> None:
+        """Begin a C-STORE, where we play the provider of its storage class.
+
+        As requestor we do so only where role selection granted it, and then at any time until we
+        ask for release: what comes after that could not be answered (PS3.7 D.3.3.4, PS3.8 7.2).
+        """
         owner = self._owner
         context = owner.contexts[event.context_id]
         command = event.command
         opened: StoreSink | Outcome
-        if owner.accept is None or owner.accept.open_store is None:
+        if owner.connection.requestor and owner.connection.state is not State.Sta6:
+            opened = Outcome(Status.RESOURCE_LIMITATION, "release was requested")
+        elif owner.accept is None or owner.accept.open_store is None:
             opened = Outcome(Status.SOP_CLASS_NOT_SUPPORTED, "storage is not served here")
         elif command.affected_sop_class_uid != context.abstract_syntax:
             opened = Outcome(

@@ -439,3 +439,75 @@ def test_large_pixel_data_takes_no_memory(target: str) -> None:
     assert len(lengths) <= 2  # whole pieces, and the last one
     if target != DEFLATED:
         assert total > size
+
+
+# Leaving out -------------------------------------------------------------------------------------
+
+
+def explicit(tag: int, vr: bytes, value: bytes, length: int | None = None) -> bytes:
+    """An element whose VR has 32 bits of length."""
+    size = len(value) if length is None else length
+    return struct.pack("<HH2sxxI", tag >> 16, tag & 0xFFFF, vr, size) + value
+
+
+def marked(element: int, value: bytes = b"", length: int | None = None) -> bytes:
+    """An item, or a delimitation item."""
+    return struct.pack("<HHI", 0xFFFE, element, len(value) if length is None else length) + value
+
+
+OPEN = 0xFFFFFFFF
+UID_ELEMENT = struct.pack("<HH2sH", 8, 0x18, b"UI", 6) + b"1.2.3\0"
+FRAGMENTS = explicit(
+    0x7FE00010,
+    b"OB",
+    marked(0xE000) + marked(0xE000, b"frame ") + marked(0xE000, bytes(PIECE + 2)) + marked(0xE0DD),
+    OPEN,
+)
+PADDING = explicit(0xFFFCFFFC, b"OB", b"\0\0")
+
+
+def without(data: bytes, *tags: int, **options: bool) -> bytes:
+    found = convert(
+        [data], EXPLICIT, EXPLICIT, leave_out=lambda tag, within: (*within, tag) == tags, **options
+    )
+    return b"".join(found)
+
+
+def test_what_is_left_out_leaves_its_neighbours() -> None:
+    for value in (
+        explicit(0x7FE00010, b"OW", b""),
+        explicit(0x7FE00010, b"OW", bytes(PIECE + 2)),
+        FRAGMENTS,
+    ):
+        assert without(UID_ELEMENT + value + PADDING, 0x7FE00010) == UID_ELEMENT + PADDING
+
+
+def test_what_is_left_out_is_named_with_its_sequences() -> None:
+    inner = explicit(0x54001010, b"OW", b"wave")
+    data = explicit(0x54000100, b"SQ", marked(0xE000, UID_ELEMENT + inner)) + inner
+    both = without(data, 0x54000100, 0x54001010)
+    assert both.count(b"wave") == 1 and both.endswith(inner) and UID_ELEMENT in both
+    assert without(data, 0x54001010).count(b"wave") == 1
+    assert without(data, 0x00880200, 0x54001010).count(b"wave") == 2
+
+
+def test_encapsulated_values_go_through_where_that_is_asked_for() -> None:
+    data = UID_ELEMENT + FRAGMENTS + PADDING
+    assert without(data, 0x7FE10010, keep_encapsulated=True) == data
+    with pytest.raises(InvalidDicom, match="encapsulated"):
+        without(data, 0x7FE10010)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        explicit(0x7FE00010, b"OB", marked(0xE000) + UID_ELEMENT, OPEN),
+        explicit(0x7FE00010, b"OB", marked(0xE000, length=OPEN), OPEN),
+        explicit(0x7FE00010, b"SQ", marked(0xE0DD), OPEN),
+        explicit(0x7FE00010, b"OB", marked(0xE000, b"ab")[:-1], OPEN),
+    ],
+    ids=["no fragment", "a fragment without length", "a sequence", "a cut fragment"],
+)
+def test_what_is_left_out_has_to_be_a_value(value: bytes) -> None:
+    with pytest.raises(InvalidDicom):
+        without(UID_ELEMENT + value, 0x7FE00010)

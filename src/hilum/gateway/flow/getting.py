@@ -29,6 +29,7 @@ from hilum.gateway.store.commit import Committer, Destination
 from hilum.gateway.store.entries import Peer
 from hilum.gateway.store.fetches import Fetches, Report
 from hilum.gateway.threads import in_thread
+from hilum.net.service import while_retrieving
 
 __all__ = ["Getter", "OneStudy", "Progress", "move_destination", "requests_for"]
 
@@ -143,7 +144,9 @@ class Getter:
             peer,
             contexts=contexts,
             roles=roles,
-            open_store=opener(self._committer, one.destination) if by_get else None,
+            open_store=while_retrieving(opener(self._committer, one.destination))
+            if by_get
+            else None,
             tls=tls,
             timeouts=self._config.timeouts,
         ) as archive:
