@@ -122,6 +122,15 @@ def test_an_icon_is_decoded_too(delimited: bool) -> None:
     assert asked == [data, icon]
 
 
+def test_an_implicit_item_beside_one_with_pixel_data_stays() -> None:
+    implicit = struct.pack("<HHI", 0x0008, 0x0018, 6) + b"1.2.3\0"
+    sequence = long(0x0088, 0x0200, "SQ", item(implicit) + item(COLOUR + fragments(b"i")))
+    expected = open_item(implicit) + open_item(RGB + native()) + SEQUENCE_END
+    assert run(RGB + sequence + fragments(b"12")) == (
+        RGB + long(0x0088, 0x0200, "SQ", expected, UNDEFINED) + native()
+    )
+
+
 def test_a_native_icon_stays() -> None:
     sequence = long(0x0088, 0x0200, "SQ", item(native(b"ic")))
     assert run(RGB + sequence + fragments(b"12")) == RGB + sequence + native()
