@@ -39,19 +39,25 @@ class PasscodeChecker:
         self, identity: UserIdentityRQ, snapshot: Snapshot, address: str
     ) -> Account | None:
         """The user who it is; None for a wrong name or passcode, or too many of them."""
-        now = time.monotonic()
-        failed = [at for at in self._failures.get(address, ()) if now - at < FORGOTTEN_AFTER]
-        if len(failed) >= MAX_FAILURES:
-            return None
         account = snapshot.account_named(identity.primary.decode("utf-8", "replace"))
         hashed = account.passcode if account is not None and not account.disabled else ""
         async with self._turns:
+            # Not before: who guesses many at once would have no failures yet for any of them.
+            if len(self._recent(address)) >= MAX_FAILURES:
+                return None
             right = await in_thread(is_passcode, identity.secondary, hashed)
-        if right:
-            self._failures.pop(address, None)
-            return account
-        self._failures[address] = [*failed, now]
+            if not right:
+                self._failed(address)
+                return None
+        # Failures stay: nobody's own passcode lets him go on guessing another's.
+        return account
+
+    def _recent(self, address: str) -> list[float]:
+        since = time.monotonic() - FORGOTTEN_AFTER
+        return [at for at in self._failures.get(address, ()) if at > since]
+
+    def _failed(self, address: str) -> None:
+        self._failures[address] = [*self._recent(address), time.monotonic()]
         self._failures.move_to_end(address)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
-        return None
