@@ -204,9 +204,17 @@ class Fetches:
             fetch: of which.
             named: any number; they are added in small pieces.
             window: further payload of the work rows.
+
+        Raises:
+            NotFound: it is not being planned any more, as after a cancellation.
         """
+        planning = select(_fetch.c.id).where(
+            _fetch.c.id == fetch.id, _fetch.c.state == FetchState.PLANNING
+        )
         for start in range(0, len(named), _PIECE):
             with self._database.write() as connection:
+                if connection.scalar(planning.with_for_update()) is None:
+                    raise NotFound(f"fetch {fetch.id} is not being planned any more")
                 now = moment(connection).now
                 piece = named[start : start + _PIECE]
                 there = set(
@@ -391,19 +399,23 @@ class Fetches:
     def retry(self, number: int) -> list[int]:
         """The numbers of the jobs of a fetch that have failed or were cancelled."""
         with self._database.write() as connection:
-            connection.execute(
-                update(_fetch)
-                .where(_fetch.c.id == number, _fetch.c.state == FetchState.CANCELLED)
-                .values(state=FetchState.RUNNING, finished_at=None)
-            )
-            return list(
-                connection.scalars(
-                    select(_work.c.id).where(
+            again = dict(
+                connection.execute(
+                    select(_work.c.id, _work.c.kind).where(
                         _work.c.id.in_(_work_of(number)),
                         state_is(WorkState.DEAD, WorkState.CANCELLED),
                     )
-                )
+                ).all()
             )
+            # Cancelled before the peer had named all studies, it asks for them once more.
+            state = FetchState.PLANNING if FETCH in again.values() else FetchState.RUNNING
+            if again:
+                connection.execute(
+                    update(_fetch)
+                    .where(_fetch.c.id == number, _fetch.c.state == FetchState.CANCELLED)
+                    .values(state=state, finished_at=None)
+                )
+            return list(again)
 
     def forget(self, *, keep: float) -> int:
         """Delete a fetch that was over more than `keep` seconds ago; returns how many."""

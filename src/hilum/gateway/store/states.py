@@ -103,6 +103,7 @@ class FetchState(StrEnum):
         planning → running     the peer was asked which studies there are
         running → done         each of them is whole here, or was dropped with a reason
         planning, running → cancelled
+        cancelled → planning, running      tried again
     """
 
     PLANNING = "planning"
