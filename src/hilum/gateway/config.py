@@ -194,6 +194,16 @@ class Fetch:
     max_studies: int = _setting(
         100_000, "studies that a peer may name for one fetch; at more it is given up", "studies"
     )
+    max_instances: int = _setting(
+        100_000,
+        "series and instances that a peer may name of one study; at more the attempt has failed",
+        "instances",
+    )
+    attempt_within: float = _setting(
+        86400.0,
+        "how long one attempt may take, whatever the peer goes on saying; what has arrived stays",
+        "s",
+    )
     keep: float = _setting(
         90 * 86400.0, "how long a fetch that is over is listed with its report", "s"
     )

@@ -59,6 +59,12 @@ MODALITY, SERIES_DESCRIPTION, SERIES_NUMBER = 0x00080060, 0x0008103E, 0x00200011
 STATION_NAME = 0x00081010
 SOP_CLASS_UID, INSTANCE_NUMBER = 0x00080016, 0x00200013
 
+MAX_INSTANCES = 100_000
+"""Where no setting says another: some 40 MB while a study is looked at."""
+
+# An answer with our dozen keys has some 300 bytes. A longer one counts as several.
+_LONG_ANSWER, _LONGEST_ANSWER = 1 << 10, 64 << 10
+
 _SUCCESS, _CANCELLED = 0x0000, 0xFE00
 _MOST_CONTEXTS = 128
 
@@ -150,8 +156,12 @@ async def opened(
     open_store: OpenStore | None = None,
     tls: ssl.SSLContext | None = None,
     timeouts: Timeouts | None = None,
+    max_instances: int = MAX_INSTANCES,
 ) -> AsyncIterator[Archive]:
     """An association with a peer, for queries and what `contexts` add.
+
+    Args:
+        max_instances: see `Archive`.
 
     Raises:
         ConfigurationError: the peer only calls us.
@@ -170,7 +180,7 @@ async def opened(
         tls=tls,
         timeouts=timeouts,
     ) as association:
-        yield Archive(association, peer)
+        yield Archive(association, peer, max_instances)
 
 
 _FIND_CONTEXTS = ((STUDY_ROOT_FIND, NATIVE), (PATIENT_ROOT_FIND, NATIVE))
@@ -211,11 +221,16 @@ class Archive:
     Args:
         association: established.
         peer: whom it is with.
+        max_instances: series and instances that it may name here.
     """
 
-    def __init__(self, association: Association, peer: Peer) -> None:
+    def __init__(
+        self, association: Association, peer: Peer, max_instances: int = MAX_INSTANCES
+    ) -> None:
         self._association = association
         self._peer = peer
+        self._max_instances = max_instances
+        self._named = 0
 
     @property
     def address(self) -> str:
@@ -335,6 +350,7 @@ class Archive:
         async with responses:
             async for response in responses:
                 if response.is_pending and response.data is not None:
+                    self._check_size(level, len(response.data))
                     assert response.context is not None
                     yield _read(response.data, response.context.transfer_syntax)
         final = responses.final
@@ -344,6 +360,21 @@ class Archive:
             raise ArchiveFailed(
                 f"{self._peer.ae_title} answers C-FIND at level {level} with {status} {comment}".rstrip()
             )
+
+    def _check_size(self, level: str, length: int) -> None:
+        """Studies are counted by whoever asks for them; what is below is all kept until the end."""
+        if length > _LONGEST_ANSWER:
+            raise ArchiveFailed(
+                f"{self._peer.ae_title} answers C-FIND with {length} bytes, at most "
+                f"{_LONGEST_ANSWER} are read"
+            )
+        if level in ("SERIES", "IMAGE"):
+            self._named += 1 + length // _LONG_ANSWER
+            if self._named > self._max_instances:
+                raise ArchiveFailed(
+                    f"{self._peer.ae_title} names more series and instances than "
+                    f"fetch.max_instances = {self._max_instances}"
+                )
 
     # ── retrieval ─────────────────────────────────────────────────────────────────────────────
 

@@ -78,7 +78,11 @@ class Fetcher:
         """The kinds of work that are run here."""
         setting = self._config.fetch
         backoff = Backoff(setting.retry_least, cap=setting.retry_most)
-        common: dict[str, Any] = {"max_attempts": setting.attempts, "backoff": backoff}
+        common: dict[str, Any] = {
+            "max_attempts": setting.attempts,
+            "backoff": backoff,
+            "time_limit": setting.attempt_within,
+        }
         return (
             Kind(name=FETCH, run=self.plan, concurrency=2, per_key=1, **common),
             Kind(

@@ -125,7 +125,12 @@ class Getter:
     async def querying(self, peer: Peer) -> AsyncIterator[Archive]:
         """An association for queries; raises as `archive.opened` does."""
         tls = await in_thread(client_tls, peer, self._config.tls)
-        async with opened(peer, tls=tls, timeouts=self._config.timeouts) as archive:
+        async with opened(
+            peer,
+            tls=tls,
+            timeouts=self._config.timeouts,
+            max_instances=self._config.fetch.max_instances,
+        ) as archive:
             yield archive
 
     @asynccontextmanager
@@ -149,6 +154,7 @@ class Getter:
             else None,
             tls=tls,
             timeouts=self._config.timeouts,
+            max_instances=self._config.fetch.max_instances,
         ) as archive:
             yield archive
 
