@@ -46,9 +46,7 @@ async def test_who_guesses_many_at_once_is_not_served_either(
 
 async def test_who_is_right_may_call_many_times_at_once() -> None:
     checker = PasscodeChecker()
-    calls = [
-        checker.check(said("right"), snapshot(), "10.0.0.1") for _ in range(MAX_FAILURES + 2)
-    ]
+    calls = [checker.check(said("right"), snapshot(), "10.0.0.1") for _ in range(MAX_FAILURES + 2)]
     assert all(await asyncio.gather(*calls))
 
 

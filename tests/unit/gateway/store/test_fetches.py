@@ -84,7 +84,7 @@ def test_one_that_was_cancelled_later_goes_on_with_its_studies(database: Databas
 
 
 def test_what_a_peer_names_after_the_cancellation_is_not_added(database: Database) -> None:
-    fetches, table, fetch, job = planning(database)
+    fetches, table, fetch, _ = planning(database)
     assert fetches.cancel(fetch.id)
     with pytest.raises(NotFound):
         fetches.add_studies(fetch, NAMED, window={})
