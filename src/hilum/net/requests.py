@@ -118,7 +118,7 @@ class Requests:
         self.operations: dict[int, Operation] = {}
         self._numbers = itertools.cycle(range(1, 65536))
         self._taken = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: list[asyncio.Future[None]] = []
         self._held_bytes = 0
         self._held_count = 0
         self._strays = 0
@@ -268,7 +268,7 @@ class Requests:
 
     def _give_back(self) -> None:
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.pop(0)
             if not waiter.done():
                 waiter.set_result(None)
                 return
@@ -402,7 +402,7 @@ class Requests:
             if operation.deadline is not None:
                 operation.deadline.cancel()
             operation.wake()
-        waiters, self._waiters = self._waiters, deque()
+        waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(ended)

@@ -96,9 +96,14 @@ class Server:
                     self._evict()
                 await asyncio.sleep(0.05)
                 continue
-            self._admit(sock, address)
-            # Accepting never waits while more are queued; those already here must get their turn.
-            await asyncio.sleep(0)
+            association = self._admit(sock, address)
+            if self.tls or self.proxies:
+                # These wait for the peer.
+                self._task(self._open(association, sock), f"open {address}")
+                # Accepting never waits while more are queued; those here must get their turn.
+                await asyncio.sleep(0)
+            else:
+                await self._open(association, sock)
 
     def _evict(self) -> None:
         if self._unassociated:
@@ -106,7 +111,7 @@ class Server:
             self.refused += 1
             association.link.kill()
 
-    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
+    def _admit(self, sock: socket.socket, address: tuple[str, int]) -> Association:
         timeouts, limits = self.timeouts, self.limits
         if len(self._unassociated) >= limits.max_unassociated:
             self._evict()
@@ -122,7 +127,7 @@ class Server:
         link = Link(connection, association, timeouts, limits, sock, self.observer)
         association.attach(link)
         self._unassociated[association] = None
-        self._task(self._open(association, sock), f"open {address}")
+        return association
 
     async def _open(self, association: Association, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -85,7 +84,7 @@ class Serving:
         self.one_more = False
         self._stores: set[_Store] = set()
         self._handled: dict[int, Request] = {}
-        self._early: deque[Request] = deque()
+        self._early: list[Request] = []
         self._early_bytes = 0
         self._waiting: CommandReceived | None = None
         self._passing = 0
@@ -142,7 +141,7 @@ class Serving:
                 owner.abort(2, 0)
             return
         while self._early and len(self._handled) < self.window:
-            request = self._early.popleft()
+            request = self._early.pop(0)
             self._early_bytes -= len(request.data or b"")
             self._start(request)
         waiting = self._waiting

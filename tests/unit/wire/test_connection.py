@@ -413,7 +413,7 @@ def test_what_is_held_is_copied_once() -> None:
     connection.receive_data(pdata(command_pdv(3, store_rq()), PDV(3, b"data")).encode(), 0.0)
     connection.hold()
     assert isinstance(connection.next_event(), CommandReceived)
-    (held,) = connection._events
+    held = connection._events[-1]
     connection.hold()
     assert connection.next_event() is held
 

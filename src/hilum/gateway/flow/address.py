@@ -10,6 +10,7 @@ import ipaddress
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from hilum.errors import ConfigurationError
 from hilum.gateway.config import Access
@@ -33,7 +34,7 @@ from hilum.gateway.store.states import GLOBAL_OWNER, TitleKind, quarantine_owner
 from hilum.net.server import Network
 from hilum.net.service import Accept, Reject, storage_policy
 from hilum.net.service import Peer as Caller
-from hilum.wire.items import UserIdentityResponse
+from hilum.wire.items import ExtendedNegotiation, RoleSelection, UserIdentityResponse
 from hilum.wire.pdu import AssociateRQ
 
 __all__ = ["Call", "Router", "Service"]
@@ -43,6 +44,10 @@ ANY = "*"
 
 
 _ANY_SERVICE = frozenset(SERVICES)
+# What of a request, besides its titles, may change what is offered.
+_NEGOTIATED = (RoleSelection, ExtendedNegotiation)
+# Calling titles are the callers' choice: no more offers than this are remembered.
+_OFFERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Call:
         viewer: what it may see.
         keeps_for_all: the title keeps for everyone; only such a title answers queries.
         fallback_charset: of text without (0008,0005); None for the default.
-        rq: A-ASSOCIATE-RQ.
+        rq: A-ASSOCIATE-RQ where it negotiates roles or extensions, None otherwise.
     """
 
     called_ae: str
@@ -100,6 +105,7 @@ class Router:
     moves: Moves | None = None
     passcodes: PasscodeChecker = field(default_factory=PasscodeChecker)
     _listener_networks: dict[str, tuple[Network, ...]] = field(default_factory=dict)
+    _offers: dict[object, Accept] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._allowed = self.access.allowed_networks
@@ -196,18 +202,26 @@ class Router:
         owner_id = title.account_id or GLOBAL_OWNER
         if title.kind is TitleKind.QUARANTINE:
             owner_id = quarantine_owner(owner_id)
-        return self.offered(
-            title,
-            Call(
-                rq.called_ae_title,
-                rq.calling_ae_title,
-                owner_id,
-                peer,
-                viewer,
-                fallback_charset=_fallback(title, peer),
-                rq=rq,
-            ),
+        negotiates = any(isinstance(item, _NEGOTIATED) for item in rq.user_items)
+        call = Call(
+            rq.called_ae_title,
+            rq.calling_ae_title,
+            owner_id,
+            peer,
+            viewer,
+            fallback_charset=_fallback(title, peer),
+            rq=rq if negotiates else None,
         )
+        if negotiates:
+            return self.offered(title, call)
+        # The same as last time, which makes a third of an association.
+        key = (title.title, owner_id, call.called_ae, call.calling_ae, peer and peer.name, viewer)
+        accept = self._offers.get(key)
+        if accept is None:
+            if len(self._offers) >= _OFFERS:
+                self._offers.clear()
+            accept = self._offers[key] = self.offered(title, call)
+        return accept
 
     def offered(self, title: CalledTitle, call: Call) -> Accept:
         """What a caller is offered under a title: storage, and what each service adds."""
@@ -252,6 +266,7 @@ def _certificate(caller: Caller) -> str:
     return fingerprint(caller.tls.getpeercert(binary_form=True))
 
 
+@lru_cache(maxsize=1024)
 def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """An address as it is compared: without its zone, IPv4 inside IPv6 as IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])

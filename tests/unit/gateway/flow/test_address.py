@@ -20,6 +20,7 @@ from hilum.net.association import Association
 from hilum.net.service import Accept, Context, Reject
 from hilum.net.service import Peer as Caller
 from hilum.wire.command import Command, CommandField
+from hilum.wire.items import RoleSelection
 from hilum.wire.pdu import AssociateRQ, ContextResult, PresentationContext
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -350,3 +351,22 @@ def test_the_star_is_no_title_of_a_caller() -> None:
     assert address.ANY == "*"
     made = router(Peer("ct1", "CT1", "10.1.2.3"))
     assert not allowed(decide(made, host="10.1.2.3", calling="*"))
+
+
+def test_an_offer_is_remembered_for_who_asks_the_same_again() -> None:
+    made = router(Peer("ct", "CT1", "10.0.0.1"), Peer("mr", "CT1", "10.0.0.2", services=("echo",)))
+    first = decide(made, host="10.0.0.1")
+    assert decide(made, host="10.0.0.1") is first
+    others = [
+        decide(made, host="10.0.0.2"),
+        decide(made, "TRIAL", host="10.0.0.1"),
+        decide(made, "RVU-alice", host="10.0.0.1"),
+        decide(made, "RVU-bob", host="10.0.0.1"),
+        decide(made, calling="CT2"),
+    ]
+    assert len({id(offer) for offer in (first, *others)}) == len(others) + 1
+    rq = replace(asked("RAIVEN", "CT1"), user_items=(RoleSelection(CT, True, True),))
+    assert made.authorise(LISTENER, rq, Caller("10.0.0.1", 50000)) is not first
+    for number in range(address._OFFERS + 1):
+        decide(made, calling=f"CT{number}")
+    assert len(made._offers) <= address._OFFERS
