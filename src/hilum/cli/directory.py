@@ -11,7 +11,7 @@ import ssl
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,8 @@ from hilum.cli.shown import (
     table,
 )
 from hilum.errors import ConfigurationError, HilumError, NotFound
-from hilum.gateway.config import parse_address
+from hilum.gateway.config import Tls, load, parse_address
+from hilum.gateway.flow.peers import client_tls, server_name
 from hilum.gateway.permission import fingerprint
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import (
@@ -334,7 +335,10 @@ def peer_add(
     commitment: CommitmentOption = "",
     user: Annotated[str, typer.Option(help="show it this user's data; needs --certificate")] = "",
     group: Annotated[
-        str, typer.Option(help="show it the data of this group's users; needs --certificate")
+        str,
+        typer.Option(
+            help="show it the data of this group's users; --certificate or one's passcode proves it"
+        ),
     ] = "",
     certificate: Annotated[
         str, typer.Option(help="its client certificate: a PEM file, or SHA-256 in hexadecimal")
@@ -342,9 +346,27 @@ def peer_add(
     get: Annotated[
         bool, typer.Option("--get", help="fetch from it with C-GET, not with C-MOVE to ourselves")
     ] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="call it over TLS (any of these options does)")
+    ] = False,
+    tls_ca: Annotated[str, typer.Option(help="PEM file: authorities that are trusted")] = "",
+    tls_cert: Annotated[
+        str, typer.Option(help="PEM file: our certificate for it; else tls.certificate")
+    ] = "",
+    tls_key: Annotated[
+        str, typer.Option(help="PEM file: its private key, if not in the same file")
+    ] = "",
+    tls_name: Annotated[
+        str, typer.Option(help="name that its certificate shows; else its host")
+    ] = "",
+    tls_no_verify: Annotated[
+        bool, typer.Option("--tls-no-verify", help="take any certificate: encrypted, to whomever")
+    ] = False,
     data: DataOption = None,
 ) -> None:
     """Let a system in, and know where it listens."""
+    files = {"ca": tls_ca, "certificate": tls_cert, "key": tls_key}
+    said = {name: str(Path(file).absolute()) for name, file in files.items() if file}
     with fail_clearly(), changing(data) as directory:
         found = _PEER.fullmatch(address)
         if found is None:
@@ -361,9 +383,18 @@ def peer_add(
             belongs_to=_one_of(user, group),
             certificate=_fingerprint(certificate),
             retrieve="get" if get else "",
+            tls=_tls(said, tls_name, asked=tls, verify=not tls_no_verify),
         )
+        client_tls(peer, Tls())  # files that cannot be read are told now
         directory.put_peer(peer)
         print(f"peer {name}: {_peer(peer)}")
+
+
+def _tls(files: dict[str, str], name: str, *, asked: bool, verify: bool) -> dict[str, Any]:
+    """Of a peer; empty for plain TCP."""
+    if not (asked or files or name or not verify):
+        return {}
+    return {**files, **({"name": name} if name else {}), "verify": verify}
 
 
 def _one_of(user: str, group: str) -> str:
@@ -390,7 +421,8 @@ def _fingerprint(text: str) -> str:
 
 
 def _peer(peer: Peer) -> str:
-    return f"{peer.ae_title}@{peer.host}" + (f":{peer.port}" if peer.port else "")
+    port = f":{peer.port}" if peer.port else ""
+    return f"{peer.ae_title}@{peer.host}{port}" + (" (TLS)" if peer.tls else "")
 
 
 @peers.command("ls")
@@ -425,7 +457,12 @@ def peer_echo(name: Name, data: DataOption = None, json: JsonOption = False) -> 
             raise ConfigurationError(f"peer {peer.name!r} has no port; it can only call us")
         began = time.perf_counter()
         async with await connect(
-            peer.host, peer.port, called=peer.ae_title, calling=peer.calling_ae or "HILUM"
+            peer.host,
+            peer.port,
+            called=peer.ae_title,
+            calling=peer.calling_ae or "HILUM",
+            tls=client_tls(peer, load().tls),
+            server_hostname=server_name(peer),
         ) as association:
             response = await association.c_echo()
         if response.status:

@@ -2,8 +2,9 @@
 
 What was kept for everyone is seen by everyone who is let in. What was kept for a user is seen by
 that user and by nobody else: over DIMSE by a peer that is known by its address *and* has proved who
-it is, with the client certificate that the directory has for it or a user's passcode. A calling AE
-title proves nothing.
+it is, with the client certificate that the directory has for it or a user's passcode. With either, a
+peer that is bound to a group is shown the data of the group's users; with the passcode only if it is
+one of theirs. A calling AE title proves nothing.
 
 Standard: PS3.7 D.3.3.7 (user identity), PS3.15 B (TLS).
 """
@@ -36,11 +37,11 @@ def may_see(
     """
     if peer is None:
         return Viewer()
-    accounts: list[Account] = []
-    if user is not None:
-        accounts.append(user)
-    if peer.certificate and peer.certificate == certificate:
-        accounts += _belonging(snapshot, peer.belongs_to)
+    accounts = [] if user is None or user.disabled else [user]
+    belonging = _belonging(snapshot, peer.belongs_to)
+    by_certificate = bool(peer.certificate) and peer.certificate == certificate
+    if by_certificate or {each.id for each in accounts} & {each.id for each in belonging}:
+        accounts += belonging
     return _viewer(account for account in accounts if not account.disabled)
 
 

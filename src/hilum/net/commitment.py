@@ -185,6 +185,7 @@ class Destination:
         called: its AE title.
         calling: ours, by which it knows where to report to.
         tls: a context of ``net.tls``; None is plain TCP.
+        server_hostname: see ``connect``.
         timeouts: deadlines, seconds.
         limits: sizes.
     """
@@ -194,6 +195,7 @@ class Destination:
     called: str = "ANY-SCP"
     calling: str = "HILUM"
     tls: ssl.SSLContext | None = None
+    server_hostname: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
 
@@ -206,6 +208,7 @@ class Destination:
             calling=self.calling,
             contexts=COMMITMENT_CONTEXTS,
             tls=self.tls,
+            server_hostname=self.server_hostname,
             timeouts=self.timeouts,
             limits=self.limits,
             handlers=handlers,

@@ -30,7 +30,6 @@ __all__ = [
     "QUERY_RETRIEVE_SOP_CLASSES",
     "STORAGE_SOP_CLASSES",
     "NON_PATIENT_STORAGE_SOP_CLASSES",
-    "belongs_to_study",
     "is_private_class",
     "is_storage",
     "may_store",
@@ -179,18 +178,6 @@ def is_private_class(uid: str) -> bool:
 def is_storage(uid: str) -> bool:
     """Whether the UID is a storage SOP class known by name; private and unknown ones are not."""
     return uid in STORAGE_SOP_CLASSES
-
-
-def belongs_to_study(uid: str) -> bool:
-    """Whether instances of this storage class have a patient and a study.
-
-    False for non-patient objects (hanging protocols, colour palettes, implant templates, defined
-    protocols, inventories), whose data sets have no Study Instance UID; an archive that is sorted
-    by studies has no place for them. Private and unknown classes are taken for those of studies.
-
-    Standard: PS3.4 GG.3; PS3.3 7 (non-patient information entities).
-    """
-    return uid not in NON_PATIENT_STORAGE_SOP_CLASSES
 
 
 def may_store(uid: str) -> bool:

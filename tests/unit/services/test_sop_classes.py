@@ -9,7 +9,6 @@ from hilum.services.sop_classes import (
     NON_PATIENT_STORAGE_SOP_CLASSES,
     QUERY_RETRIEVE_SOP_CLASSES,
     STORAGE_SOP_CLASSES,
-    belongs_to_study,
     is_private_class,
     is_storage,
     may_store,
@@ -175,13 +174,6 @@ def test_all_that_pynetdicom_calls_storage_is_storage_or_non_patient() -> None:
 def test_the_non_patient_set_is_pynetdicoms() -> None:
     assert set(theirs._NON_PATIENT_OBJECT_CLASSES.values()) == NON_PATIENT_STORAGE_SOP_CLASSES
     assert NON_PATIENT_STORAGE_SOP_CLASSES.isdisjoint(STORAGE_SOP_CLASSES)
-
-
-def test_non_patient_objects_belong_to_no_study() -> None:
-    for uid in NON_PATIENT_STORAGE_SOP_CLASSES:
-        assert not belongs_to_study(uid)
-    for uid in (*STORAGE_SOP_CLASSES, "1.3.12.2.1107.5.9.1", ARC + "999.1"):
-        assert belongs_to_study(uid)
 
 
 def test_the_query_retrieve_set_is_pynetdicoms_and_the_retired_model() -> None:

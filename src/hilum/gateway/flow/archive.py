@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from hilum.errors import ConfigurationError, HilumError, InvalidDicom
 from hilum.gateway.flow.criteria import Criteria, Study
-from hilum.gateway.flow.peers import address_of
+from hilum.gateway.flow.peers import address_of, server_name
 from hilum.gateway.flow.selection import Image, Series
 from hilum.gateway.store.entries import Peer
 from hilum.net import connect
@@ -178,6 +178,7 @@ async def opened(
         roles=roles,
         open_store=open_store,
         tls=tls,
+        server_hostname=server_name(peer),
         timeouts=timeouts,
     ) as association:
         yield Archive(association, peer, max_instances)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from hilum.errors import HilumError, InvalidDicom, LimitExceeded, Refused
 from hilum.gateway.config import Config
 from hilum.gateway.flow.address import Call
-from hilum.gateway.flow.peers import address_of, client_tls
+from hilum.gateway.flow.peers import address_of, client_tls, server_name
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.claims import Job, Outcome, dead, done, later, retry
 from hilum.gateway.store.commitments import (
@@ -396,6 +396,7 @@ class CommitmentProvider:
                 timeouts=self._config.timeouts,
                 limits=self._config.limits,
                 tls=client_tls(peer, self._config.tls),
+                server_hostname=server_name(peer),
             )
         except HilumError:
             self._away[address] = loop.time() + self._settings.retry_least

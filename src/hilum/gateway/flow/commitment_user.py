@@ -17,7 +17,7 @@ from dataclasses import replace
 from hilum.errors import HilumError, NoPresentationContext, Refused
 from hilum.gateway.config import Config
 from hilum.gateway.flow.address import Call
-from hilum.gateway.flow.peers import address_of, client_tls
+from hilum.gateway.flow.peers import address_of, client_tls, server_name
 from hilum.gateway.store.claims import Job, NewWork, Outcome, dead, done, later, retry
 from hilum.gateway.store.commitment_requests import ASK, CommitmentRequests
 from hilum.gateway.store.database import Database
@@ -53,6 +53,7 @@ def destination(peer: Peer, config: Config, *, default: str = "HILUM") -> Destin
         called=peer.ae_title,
         calling=peer.calling_ae or default,
         tls=client_tls(peer, config.tls),
+        server_hostname=server_name(peer),
         timeouts=config.timeouts,
         limits=config.limits,
     )

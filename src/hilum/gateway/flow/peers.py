@@ -9,7 +9,7 @@ from hilum.gateway.config import Tls
 from hilum.gateway.store.entries import Peer
 from hilum.net.tls import client_context
 
-__all__ = ["address_of", "client_tls"]
+__all__ = ["address_of", "client_tls", "server_name"]
 
 
 def address_of(peer: Peer) -> tuple[str, int] | None:
@@ -23,7 +23,7 @@ def client_tls(peer: Peer, own: Tls) -> ssl.SSLContext | None:
     """TLS towards a peer, None for plain TCP; reads files.
 
     Args:
-        peer: its ``tls`` may say ``ca``, ``certificate``, ``key`` and ``verify``.
+        peer: its ``tls`` may say ``ca``, ``certificate``, ``key``, ``name`` and ``verify``.
         own: our certificate, where the peer's settings name none.
 
     Raises:
@@ -40,3 +40,8 @@ def client_tls(peer: Peer, own: Tls) -> ssl.SSLContext | None:
         key=Path(key) if key else None,
         verify=bool(said.get("verify", True)),
     )
+
+
+def server_name(peer: Peer) -> str | None:
+    """The name that a peer's certificate must show; None for that of its host."""
+    return peer.tls.get("name") or None

@@ -11,7 +11,7 @@ from contextlib import aclosing, closing
 
 from hilum.errors import ConfigurationError, Refused, StorageFailed
 from hilum.gateway.config import Config
-from hilum.gateway.flow.peers import address_of, client_tls
+from hilum.gateway.flow.peers import address_of, client_tls, server_name
 from hilum.gateway.flow.query import Asker
 from hilum.gateway.flow.transcoding import HeaderConversion, HeaderSource, Transcoding
 from hilum.gateway.store.blobs import BlobStore
@@ -161,6 +161,7 @@ class RetrieveProvider:
             calling=peer.calling_ae or "HILUM",
             parallel=config.retrieve.parallel,
             tls=tls,
+            server_hostname=server_name(peer),
             timeouts=config.timeouts,
             limits=config.limits,
         )

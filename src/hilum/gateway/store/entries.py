@@ -150,6 +150,7 @@ class Peer:
         tls: settings of TLS towards it; empty for plain TCP.
         commitment: ways of delivery of results, see `Delivery`; "" for the called title's.
         belongs_to: the user whose own data it is shown, or ``@`` and a group of them; "" for none.
+            It proves who it is by its certificate, or by the passcode of a user who belongs there.
         certificate: SHA-256 of its client certificate, by which it is known for certain; "" for
             none.
         retrieve: how we fetch from it: "get", or "" for C-MOVE to ourselves.
@@ -335,7 +336,8 @@ def check_peer(peer: Peer) -> None:
         _check_port(peer.port, 1)
     if peer.commitment:
         Delivery.parse(peer.commitment)
-    if peer.belongs_to and not peer.certificate:
+    # Of a group, any member's passcode may prove it.
+    if peer.belongs_to and not peer.belongs_to.startswith("@") and not peer.certificate:
         raise ConfigurationError(
             f"peer {peer.name!r}: an address and a title prove nothing; give the certificate by "
             f"which it is known, to show it the data of {peer.belongs_to!r}"
