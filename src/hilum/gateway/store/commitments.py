@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, select, upda
 from hilum.gateway.store import schema
 from hilum.gateway.store.claims import NewWork
 from hilum.gateway.store.database import Database
+from hilum.gateway.store.jobs import UNFINISHED
 from hilum.gateway.store.states import CommitmentState, WorkState
 from hilum.gateway.store.work import enqueue
 from hilum.services.commitment import (
@@ -228,6 +229,10 @@ class Commitments:
         if row.state in (CommitmentState.ASKED, CommitmentState.JUDGED):
             connection.execute(update(_table).where(here).values(asked_at=asked_at))
             _wake(connection, [row.id])
+            if not _has_work(connection, row.id):  # an operator has cancelled it
+                judged = row.state == CommitmentState.JUDGED
+                work = _delivery(row.id, row.calling_ae) if judged else _judging(row.id)
+                enqueue(connection, [work])
             return
         connection.execute(
             update(_table)
@@ -416,6 +421,12 @@ def _delivery(number: int, calling_ae: str) -> NewWork:
 
 def _origin(number: int) -> str:
     return f"commitment:{number}"
+
+
+def _has_work(connection: Connection, number: int) -> bool:
+    here = and_(_work.c.origin == _origin(number), _work.c.kind.in_((JUDGE, DELIVER)))
+    found = select(_work.c.id).where(here, _work.c.state.in_(UNFINISHED)).limit(1)
+    return connection.scalar(found) is not None
 
 
 def _wake(connection: Connection, numbers: Sequence[int]) -> None:

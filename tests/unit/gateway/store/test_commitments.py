@@ -19,6 +19,7 @@ from tests.unit.gateway.store.archive_world import (
 from hilum.cli.committing import Archive
 from hilum.gateway.app import Storage, reindex
 from hilum.gateway.store import schema
+from hilum.gateway.store.claims import Wanted
 from hilum.gateway.store.commitment_requests import CommitmentRequests
 from hilum.gateway.store.commitments import (
     DELIVER,
@@ -29,6 +30,7 @@ from hilum.gateway.store.commitments import (
     pack_result,
 )
 from hilum.gateway.store.delivery import Level
+from hilum.gateway.store.jobs import Steering, listed
 from hilum.gateway.store.judgement import judge
 from hilum.gateway.store.removal import Scope, remove
 from hilum.gateway.store.retention import (
@@ -38,6 +40,7 @@ from hilum.gateway.store.retention import (
     plan_deletion,
 )
 from hilum.gateway.store.states import CommitmentState, DuplicatePolicy, InstanceFlag
+from hilum.gateway.store.work import WorkTable
 from hilum.services.commitment import Action, Failure, FailureReason, Reference, Result
 from hilum.services.sop_classes import VERIFICATION, may_store
 
@@ -466,6 +469,31 @@ def test_a_refused_request_says_why(world: World) -> None:
     assert found is not None and (found.asked_at, found.cause) == (None, "status 0122H")
     assert requests.forget(keep=60.0) == 0
     assert requests.forget(keep=-1.0) == 1
+
+
+@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_request_whose_work_was_cancelled_has_work_when_it_is_made_again(
+    world: World, judged: bool, gone: bool
+) -> None:
+    database = world.storage.database
+    commitments = Commitments(database)
+    action = Action("2.25.7", refs("1.1"))
+    number = commitments.record(CLIENT, action, max_open=10)
+    if judged:
+        settle(world, commitments, number, Result("2.25.7", refs("1.1")))
+    table = WorkTable(database, "test:1")
+    for kind in (JUDGE, DELIVER):
+        jobs = [entry.id for entry in listed(database, kind=kind)]
+        Steering(database, actor="t").cancel(jobs)
+    assert not table.due((JUDGE, DELIVER)).ready
+    if gone:
+        assert table.forget(keep=-1.0)
+    # An operator has cancelled the work: the next start does not undo that, a new request does.
+    assert commitments.resume() == (1 if gone else 0)
+    for _ in range(2):
+        assert commitments.record(CLIENT, action, max_open=10) == number
+    assert len(table.claim([Wanted(DELIVER if judged else JUDGE, 10, 60.0, 3)])) == 1
 
 
 # ── --delete-committed ────────────────────────────────────────────────────────────────────────
