@@ -62,9 +62,10 @@ def find_on_media(
         found = find_sources([name], keep=keep, limits=limits, on_file=counted)
         directories = [Path(e.name) for e in found.skipped if e.reason == _DIRECTORY]
         if Path(name).is_dir():
-            _check_links(found, Path(name).resolve())
+            top = Path(name).resolve()
+            _check_links(found, top)
             for directory in directories:
-                if directory.is_file():  # else a member of an archive
+                if directory.is_file() and _is_below(directory, top):  # else in an archive
                     _hold_against(found, directory)
         elif directories and not found.archives:
             _follow(found, Path(name))
@@ -85,6 +86,21 @@ def _check_links(found: Found, top: Path) -> None:
         if isinstance(source, FileSource) and not _is_below(Path(source.name), top):
             found.sources.remove(source)
             found.failed.append(PassedOver(source.name, _OUTSIDE))
+    for archive in tuple(found.archives):
+        name = str(archive.filename)
+        if not _is_below(Path(name), top):
+            _leave_out(found, archive)
+            found.failed.append(PassedOver(name, _OUTSIDE))
+
+
+def _leave_out(found: Found, archive: ZipFile) -> None:
+    """Take an archive and all that is in it out of what was found."""
+    of_it = f"{archive.filename}:"
+    found.sources = [one for one in found.sources if not one.name.startswith(of_it)]
+    found.skipped = [one for one in found.skipped if not one.name.startswith(of_it)]
+    found.failed = [one for one in found.failed if not one.name.startswith(of_it)]
+    found.archives.remove(archive)
+    archive.close()
 
 
 def _is_below(path: Path, top: Path) -> bool:

@@ -86,6 +86,19 @@ def test_links_out_of_the_tree_are_refused(tmp_path: Path, whole: bool) -> None:
     assert any(name == "X" for name, _ in lost), "nothing in a linked folder is there"
 
 
+def test_an_archive_that_a_link_brings_in_is_refused_too(tmp_path: Path) -> None:
+    for name in ("elsewhere", "cd"):
+        (tmp_path / name).mkdir()
+        with zipfile.ZipFile(tmp_path / name / "a.zip", "w") as archive:
+            archive.writestr("DICOMDIR", directory(("IM",), ("LOST",)))
+            archive.writestr("IM", CT)
+    (tmp_path / "cd" / "out.zip").symlink_to(tmp_path / "elsewhere" / "a.zip")
+    names, lost = look(tmp_path / "cd")
+    assert names == ["a.zip:IM"]
+    assert ("out.zip", "a link that leads out of what was named") in lost
+    assert [name for name, _ in lost if name.startswith("out.zip:")] == []
+
+
 def test_a_medium_in_an_archive(tmp_path: Path) -> None:
     target = tmp_path / "cd.zip"
     with zipfile.ZipFile(target, "w") as archive:
