@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 
 from hilum.errors import InvalidDicom
+from hilum.services.part10 import parse_head
+from hilum.services.transfer_syntaxes import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
 __all__ = ["DIRECTORY_MAXIMUM", "FileId", "read_directory"]
 
@@ -37,6 +39,9 @@ def read_directory(data: bytes) -> list[FileId]:
 
     if len(data) > DIRECTORY_MAXIMUM:
         raise InvalidDicom(f"DICOMDIR of {len(data)} bytes, at most {DIRECTORY_MAXIMUM} are read")
+    if _is_deflated(data):
+        # It would take a thousand times its size, in a syntax that no medium has (PS3.10 8.6).
+        raise InvalidDicom("the DICOMDIR is deflated, as no medium's may be")
     try:
         directory = dcmread(io.BytesIO(data), specific_tags=["DirectoryRecordSequence"])
         records = directory.get("DirectoryRecordSequence") or ()
@@ -52,6 +57,15 @@ def read_directory(data: bytes) -> list[FileId]:
         if any(_leads_out(component) for component in components):
             raise InvalidDicom(f"the DICOMDIR names {components!a}, which is no file of a medium")
     return found
+
+
+def _is_deflated(data: bytes) -> bool:
+    try:
+        head = parse_head(data, final=True)
+    except InvalidDicom:
+        return False
+    assert head is not None
+    return head.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
 
 def _leads_out(component: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zlib
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -11,6 +13,7 @@ from tests import samples
 
 from hilum.errors import InvalidDicom
 from hilum.services.media import read_directory
+from hilum.services.part10 import encode_head, parse_head
 
 CT = samples.named("CT_small.dcm").path.read_bytes()
 
@@ -70,3 +73,19 @@ def test_a_directory_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hilum.services.media.DIRECTORY_MAXIMUM", 100)
     with pytest.raises(InvalidDicom, match="at most 100"):
         read_directory(directory(("A",)))
+
+
+def test_a_deflated_directory_is_refused_before_it_is_inflated() -> None:
+    plain = directory(("A",))
+    head = parse_head(plain, final=True)
+    assert head is not None
+    packed = zlib.compress(plain[head.data_set_offset :] + bytes(1 << 20), wbits=-zlib.MAX_WBITS)
+    bomb = encode_head("1.2.840.10008.1.3.10", "1.2.3", "1.2.840.10008.1.2.1.99") + packed
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidDicom, match="deflated"):
+            read_directory(bomb)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 20
