@@ -57,6 +57,9 @@ ReadHeader = Callable[[str, frozenset[int]], Mapping[int, Attribute]]
 
 # A page ends after this time, however few matches it has found.
 PAGE_SECONDS = 0.25
+# Keys that only files have are given up after this time: what is to be read may be deflated, or on
+# a slow disk, and nobody can cancel it.
+FILES_SECONDS = 10.0
 
 MODALITY = 0x00080060
 MODALITIES_IN_STUDY = 0x00080061
@@ -331,21 +334,23 @@ class Finder:
     # ── what only the files have ──────────────────────────────────────────────────────────────
 
     def _page_with_files(self) -> Page[Values]:
-        """All matches, if they are few; else the keys that only files have are given up."""
+        """All matches, if they are few and soon read; else the keys of files are given up."""
+        until = time.monotonic() + FILES_SECONDS
         found: list[tuple[Row[Any], Values]] = []
         after: Cursor | None = None
         while True:
             with self._database.read() as connection:
                 rows, after = self._rows(connection, after, self._max_headers + 1)
                 found += self._matching(connection, rows)
-            if len(found) > self._max_headers or after is None:
+            if len(found) > self._max_headers or after is None or time.monotonic() >= until:
                 break
-        if len(found) > self._max_headers:
-            self._give_up_files()
-            return self.page()
+        if len(found) > self._max_headers or after is not None:
+            return self._page_without_files()
         assert self._read_header is not None
         matches = []
         for row, values in found:
+            if time.monotonic() >= until:
+                return self._page_without_files()
             header = self._read_header(row._mapping["path"], self._from_files)
             if all(
                 key.matches(header[key.tag].value if key.tag in header else None)
@@ -358,11 +363,12 @@ class Finder:
                 matches.append((*values, *more))
         return Page(tuple(matches), None)
 
-    def _give_up_files(self) -> None:
+    def _page_without_files(self) -> Page[Values]:
         self.unsupported += tuple(key.tag for key in self._file_keys)
         self.columns = self.columns[: len(self._columns)]
         self._file_keys, self._from_files = (), frozenset()
         self._prepare()
+        return self.page()
 
 
 def _chosen(key: Key, value: Any) -> Any:

@@ -14,13 +14,14 @@ from tests.query_world import data_sets, one_query
 from tests.reference_matcher import ATTRIBUTES, COUNTS, LEVELS, Reference
 from tests.unit.gateway.store.index_world import make, put
 
+from hilum.gateway.store import find
 from hilum.gateway.store.find import Finder
 from hilum.gateway.store.index import IndexWriter
 from hilum.gateway.store.keys import INDEX_KEYS
 from hilum.gateway.store.results import Viewer
 from hilum.services.dictionary import tag_for_keyword
 from hilum.services.header import HeaderScanner
-from hilum.services.matching import Matching, Query
+from hilum.services.matching import Level, Matching, Query
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 SCANNER = HeaderScanner(INDEX_KEYS)
@@ -172,3 +173,37 @@ def test_sql_and_the_engine_agree_on_what_is_negotiated(world, seed, combined, z
     # Patients belong to no time zone.
     expected = [query.matches(found) for found in entities(world, asked.QueryRetrieveLevel)]
     assert len(answer) == sum(expected)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_keys_of_files_are_given_up_when_reading_takes_too_long(
+    database, writer, monkeypatch, slow
+):
+    datasets = data_sets(1)
+    store(writer, datasets)
+    if slow:
+        monkeypatch.setattr(find, "FILES_SECONDS", 0.0)
+    opened = []
+
+    def read_header(path, wanted):
+        opened.append(path)
+        return {}
+
+    wanted = Dataset()
+    wanted.QueryRetrieveLevel = "IMAGE"
+    wanted.SOPInstanceUID = ""
+    wanted.ContrastBolusAgent = ""
+    query = Query.parse(encode(wanted))
+    finder = Finder(
+        database, EVERYONE, query, Level.IMAGE, read_header=read_header, max_headers=100
+    )
+    found, after = [], None
+    while True:
+        page = finder.page(after)
+        found += page.rows
+        after = page.next
+        if after is None:
+            break
+    assert len(found) == len(datasets)
+    # Given up, the key is answered as not supported.
+    assert (len(opened) < len(datasets), finder.unsupported != ()) == (slow, slow)
