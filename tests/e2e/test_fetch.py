@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import peers
+from pydicom import dcmread
+from tests import peers, samples
 from tests.conftest import require
 from tests.e2e.gateway import HILUM, Gateway, environment, hilum, prepare
 from tests.studies import ESR, RDSR, RRDSR, Made, Series, make
@@ -131,6 +132,33 @@ def fill(world: World, *studies: Made) -> None:
 
 def states(shown: dict[str, Any]) -> dict[str, str]:
     return {study["study_uid"]: study["state"] for study in shown["by_study"]}
+
+
+@pytest.mark.parametrize("kind", ["dcmqrscp by get", "Orthanc by get"])
+def test_images_come_in_the_syntax_they_are_kept_in(kind, tmp_path):
+    (folder := tmp_path / "files").mkdir()
+    files = {}
+    for number, name in enumerate(
+        ("MR_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm")
+    ):
+        if kind.startswith("dcmqrscp") and "jp2k" in name:
+            continue  # it takes one compressed syntax
+        ds = dcmread(samples.named(name).path)
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.PatientID = "1.2.3", "1.2.3.4", "KEPT"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4.{number}"
+        ds.save_as(folder / name)
+        files[str(ds.SOPInstanceUID)] = ds
+    for world in _world(kind, tmp_path, options=("+xr",)):
+        where = f"{world.archive.ae_title}@127.0.0.1:{world.archive.port}"
+        assert hilum("store", where, folder)["ok"]
+        with world.gateway():
+            assert world.fetch("--study", "1.2.3")["state"] == "done"
+            assert set(world.here()) == files.keys()
+        hilum("export", "-o", tmp_path / "out", "--study", "1.2.3", "--data", world.data)
+    came = {str(ds.SOPInstanceUID): ds for ds in map(dcmread, (tmp_path / "out").rglob("*.dcm"))}
+    for uid, ds in files.items():
+        assert came[uid].file_meta.TransferSyntaxUID == ds.file_meta.TransferSyntaxUID
+        assert came[uid].PixelData == ds.PixelData
 
 
 def test_filters_leave_out_and_say_why(world, tmp_path):

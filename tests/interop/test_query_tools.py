@@ -210,6 +210,88 @@ def test_everything_of_our_own_archive(folder: Path, out: Path) -> None:
         assert set(partly["failed_uids"]) == uids(FILES) - uids(("CT_small.dcm",))
 
 
+KEPT_AS = ("MR_small.dcm", "MR_small_implicit.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm",
+           "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm")  # fmt: skip
+"""Of two classes, one of them in five transfer syntaxes."""
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """One series of all ``KEPT_AS``."""
+    (result := tmp_path / "kept").mkdir()
+    for number, name in enumerate(KEPT_AS):
+        ds = pydicom.dcmread(samples.named(name).path)
+        ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID = "KEPT", "1.2.3", "1.2.3.4"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4.{number}"
+        ds.save_as(result / f"{ds.SOPInstanceUID}.dcm")
+    return result
+
+
+def came_as_kept(kept: Path, out: Path, *, byte_for_byte: bool = True) -> set[str]:
+    """What came; every one in the transfer syntax that it is kept in, with the same pixel data."""
+    names = {path.name for path in out.iterdir()}
+    for name in names:
+        came, stored = pydicom.dcmread(out / name), pydicom.dcmread(kept / name)
+        assert came.file_meta.TransferSyntaxUID == stored.file_meta.TransferSyntaxUID
+        assert came.PixelData == stored.PixelData
+        if byte_for_byte:
+            assert samples.sample(out / name).data == samples.sample(kept / name).data
+    return names
+
+
+@pytest.mark.parametrize("query", [True, False], ids=["asked", "not asked"])
+@pytest.mark.parametrize("kind", ["orthanc", "hilum"])
+def test_images_come_in_the_syntax_they_are_kept_in(
+    kind: str, query: bool, kept: Path, out: Path, tmp_path: Path
+) -> None:
+    require("Orthanc" if kind == "orthanc" else "dcmqrscp")
+    ours_or_not = ours("qr", kept) if kind == "hilum" else peers.orthanc(tmp_path / "peer")
+    with ours_or_not as server:
+        if kind == "orthanc":
+            assert hilum("store", at(server), kept).returncode == 0
+        words = () if query else ("--no-query",)
+        got, code = document("get", at(server), "-od", out, "-k", "StudyInstanceUID=1.2.3", *words)
+        assert (code, got["completed"], got["failed"]) == (0, len(KEPT_AS), 0), got
+    if not query:
+        # Explicit and implicit share a context, and few have one for JPEG-LS.
+        for number in (1, 4):
+            (out / f"1.2.3.4.{number}.dcm").unlink()
+    names = came_as_kept(kept, out, byte_for_byte=kind == "hilum")
+    assert len(names) == len(KEPT_AS) - (0 if query else 2)
+
+
+@pytest.mark.parametrize("level", ["SERIES", "IMAGE", "PATIENT"])
+def test_classes_are_asked_for_at_every_level(level: str, kept: Path, out: Path) -> None:
+    keys = {
+        "PATIENT": ("-P", "-k", "PatientID=KEPT"),
+        "SERIES": ("-k", "StudyInstanceUID=1.2.3", "-k", "SeriesInstanceUID=1.2.3.4"),
+        "IMAGE": ("-k", "StudyInstanceUID=1.2.3", "-k", "SeriesInstanceUID=1.2.3.4",
+                  "-k", "SOPInstanceUID=1.2.3.4.1\\1.2.3.4.4"),
+    }  # fmt: skip
+    with ours("qr", kept) as server:
+        got, code = document("get", at(server), "-od", out, "--level", level, *keys[level])
+        assert code == 0, got
+    names = came_as_kept(kept, out)
+    assert names >= {"1.2.3.4.1.dcm", "1.2.3.4.4.dcm"}
+    assert len(names) == (2 if level == "IMAGE" else len(KEPT_AS))
+
+
+@pytest.mark.parametrize("option, compressed", [("+xr", 2), ("+xv", 3), ("+xt", 4)])
+def test_compressed_images_of_a_provider_that_looks_at_the_first_context_alone(
+    option: str, compressed: int, kept: Path, out: Path, tmp_path: Path
+) -> None:
+    require("dcmqrscp")
+    mine = [kept / f"1.2.3.4.{number}.dcm" for number in (0, compressed)]
+    with peers.dcmqrscp(tmp_path / "peer", options=[option]) as server:
+        assert hilum("store", at(server), *mine).returncode == 0
+        get = ("get", at(server), "-od", out, "-k", "StudyInstanceUID=1.2.3")
+        got, _ = document(*get)
+        assert (got["completed"], got["failed"]) == (1, 1), got
+        got, _ = document(*get, "--compressed-first")
+        assert got["received"] == 1, got
+    assert came_as_kept(kept, out, byte_for_byte=False) == {path.name for path in mine}
+
+
 def test_answers_as_files_are_queries_again(folder: Path, tmp_path: Path) -> None:
     (answers := tmp_path / "answers").mkdir()
     with ours("qr", folder) as server:

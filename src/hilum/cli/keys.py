@@ -38,6 +38,7 @@ from hilum.services.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, properti
 
 __all__ = [
     "DEFAULT_KEYS",
+    "LEVEL",
     "MODELS",
     "Identifier",
     "Model",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from hilum.cli.keys import MODELS, Identifier, identifier_of, key_options, model_options
+from hilum.cli.keys import LEVEL, MODELS, Identifier, identifier_of, key_options, model_options
 from hilum.cli.options import (
     PeerAddress,
     ae_title,
@@ -28,12 +30,14 @@ from hilum.cli.received import Counter, Folder
 from hilum.cli.report import print_json, shown
 from hilum.cli.running import run, set_up_logging
 from hilum.cli.storage_contexts import retrieve_contexts
-from hilum.errors import ConfigurationError, HilumError, InvalidDicom
+from hilum.errors import ConfigurationError, ConnectFailed, HilumError, InvalidDicom
 from hilum.net.association import Association, Response, Responses
 from hilum.net.client import NATIVE, connect
+from hilum.net.holdings import find_on, held_classes
 from hilum.net.server import serve
 from hilum.net.service import Accept, while_retrieving
 from hilum.services.identifier import read_attributes
+from hilum.services.retrieve_contexts import MAX_CONTEXTS
 from hilum.services.service_classes import sop_class
 from hilum.services.status import Status, describe
 from hilum.services.suboperations import Counts
@@ -41,7 +45,11 @@ from hilum.wire.items import RoleSelection
 
 __all__ = ["get", "move"]
 
+log = logging.getLogger("hilum.cli")
+
 _FAILED_UIDS = 0x00080058
+# What a peer is asked for beforehand only makes the contexts better: it may not take longer, seconds.
+_ASKED_FOR = 30.0
 
 
 def _parser(name: str, description: str) -> ArgumentParser:
@@ -79,9 +87,19 @@ def get(argv: Sequence[str]) -> int:
         "--sop-class", action="append", default=[], metavar="UID",
         help="storage class to ask for, by UID or keyword; may be repeated (the usual ones)",
     )  # fmt: skip
-    arguments.add_argument(
+    syntaxes = arguments.add_mutually_exclusive_group()
+    syntaxes.add_argument(
         "--uncompressed", action="store_true", help="ask for uncompressed transfer syntaxes only"
     )
+    syntaxes.add_argument(
+        "--compressed-first", action="store_true",
+        help="propose compressed transfer syntaxes first: for compressed images of peers that send "
+        "all images of a class in the first syntax accepted, such as dcmqrscp",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--no-query", dest="query", action="store_false",
+        help="do not ask by C-FIND which storage classes there are",
+    )  # fmt: skip
     requestor_options(arguments)
     return _main(arguments, argv, "get")
 
@@ -153,8 +171,17 @@ async def _connect(peer: PeerAddress, options: Namespace, **more: Any) -> Associ
 async def _get(
     peer: PeerAddress, options: Namespace, model: str, identifier: Identifier, report: _Report
 ) -> None:
-    contexts = retrieve_contexts(model, options.sop_class, compressed=not options.uncompressed)
     received = report.received = _receiver(options)
+    known: list[str] = []
+    if not options.sop_class and options.query and (find := MODELS[options.model].find):
+        known = await _held(peer, options, find, identifier)
+    contexts = retrieve_contexts(
+        model,
+        options.sop_class,
+        known=known,
+        compressed=not options.uncompressed,
+        compressed_first=options.compressed_first,
+    )
     roles = {abstract: RoleSelection(abstract, scu=False, scp=True) for abstract, _ in contexts[1:]}
     try:
         association = await _connect(
@@ -170,6 +197,30 @@ async def _get(
             await _follow(responses, options, report)
     finally:
         await received.close()
+
+
+async def _held(
+    peer: PeerAddress, options: Namespace, model: str, identifier: Identifier
+) -> list[str]:
+    """The SOP classes of what is asked for, as far as the peer can be asked for them."""
+    texts = {one.tag: one.value for one in identifier.attributes if isinstance(one.value, str)}
+    level = texts.pop(LEVEL, "STUDY")
+    found: dict[str, None] = {}
+    try:
+        async with (
+            asyncio.timeout(_ASKED_FOR),
+            await _connect(peer, options, contexts=((model, NATIVE),)) as association,
+            aclosing(held_classes(find_on(association, model), level, texts)) as classes,
+        ):
+            async for uid in classes:
+                found[uid] = None
+                if len(found) >= MAX_CONTEXTS:
+                    break
+    except (ConnectFailed, ConfigurationError):
+        raise
+    except (HilumError, TimeoutError) as error:
+        log.info("the peer does not say what it holds: %s", error or "no answer in time")
+    return list(found)
 
 
 async def _move(

@@ -29,20 +29,17 @@ from hilum.net.limits import Timeouts
 from hilum.net.requests import Responses
 from hilum.net.service import OpenStore
 from hilum.services.identifier import Attribute, encode_attributes, read_attributes, vr_of
+from hilum.services.retrieve_contexts import MAX_CONTEXTS, Contexts, storage_contexts
 from hilum.services.sop_classes import (
     PATIENT_ROOT_FIND,
     PATIENT_ROOT_GET,
     PATIENT_ROOT_MOVE,
-    STORAGE_SOP_CLASSES,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
 )
 from hilum.services.suboperations import Counts
-from hilum.services.transfer_syntaxes import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from hilum.services.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
 from hilum.wire.items import RoleSelection
 
 __all__ = ["OUR_TITLE", "Archive", "ArchiveFailed", "Retrieved", "Wanted", "get_contexts", "opened"]
@@ -66,38 +63,8 @@ MAX_INSTANCES = 100_000
 _LONG_ANSWER, _LONGEST_ANSWER = 1 << 10, 64 << 10
 
 _SUCCESS, _CANCELLED = 0x0000, 0xFE00
-_MOST_CONTEXTS = 128
-
 _MOST_PATIENTS = 1_000_000
 """Some 100 MB of Patient IDs; a peer that names more does not end."""
-
-# What archives keep compressed images in, the most frequent first; each needs a context of its own,
-# because an acceptor takes one syntax of each.
-_COMPRESSED = (
-    "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.4.80",
-    "1.2.840.10008.1.2.5",
-    "1.2.840.10008.1.2.4.51",
-    "1.2.840.10008.1.2.4.57",
-    "1.2.840.10008.1.2.4.81",
-)
-
-
-# What is most likely meant where a peer does not say the SOP class: reports, then images, then the
-# rest, by the last parts of 1.2.840.10008.5.1.4.1.1.
-_LIKELY = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{tail}"
-    for tail in (
-        *("88.67", "88.22", "88.68", "88.76", "88.11", "88.33", "88.34", "88.50", "88.59"),
-        *("88.65", "88.40", "2", "2.1", "4", "4.1", "1", "1.1", "1.1.1", "1.2", "1.2.1"),
-        *("1.3", "1.3.1", "12.1", "12.1.1", "12.2", "12.2.1", "13.1.1", "13.1.2", "13.1.3"),
-        *("20", "128", "130", "6.1", "3.1", "7", "7.1", "7.2", "7.3", "7.4", "11.1", "66"),
-        *("66.4", "104.1", "481.1", "481.2", "481.3", "481.5"),
-    )
-)
 
 
 class ArchiveFailed(HilumError):
@@ -190,30 +157,26 @@ _GET_CONTEXTS = ((STUDY_ROOT_GET, NATIVE), (PATIENT_ROOT_GET, NATIVE))
 
 
 def get_contexts(
-    sop_classes: Iterable[str],
-) -> tuple[list[tuple[str, tuple[str, ...]]], list[RoleSelection]]:
+    sop_classes: Iterable[str], *, compressed_first: bool = False
+) -> tuple[Contexts, list[RoleSelection]]:
     """Contexts and roles for a C-GET of instances of these SOP classes.
-
-    At most 128 contexts do not hold all classes and syntaxes: every class gets one for the
-    uncompressed syntaxes first, then one for each compressed syntax as long as there is room.
 
     Standard: PS3.4 C.5.3, PS3.7 D.3.3.4.
 
     Args:
         sop_classes: of what is wanted; with "" among them, or none, any is.
+        compressed_first: see ``storage_contexts``.
     """
     said = set(sop_classes)
-    classes = sorted(said - {""})
-    if not classes or "" in said:
-        classes = list(dict.fromkeys((*classes, *_LIKELY, *sorted(STORAGE_SOP_CLASSES))))
-    room = _MOST_CONTEXTS - 1 - len(_FIND_CONTEXTS) - len(_GET_CONTEXTS)  # 1: Verification
-    classes = classes[:room]
-    native = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
-    contexts: list[tuple[str, tuple[str, ...]]] = [*_GET_CONTEXTS]
-    contexts += [(uid, native) for uid in classes]
-    compressed = ((uid, (syntax,)) for syntax in _COMPRESSED for uid in classes)
-    contexts += [one for one, _ in zip(compressed, range(room - len(classes)), strict=False)]
-    return contexts, [RoleSelection(uid, scu=False, scp=True) for uid in classes]
+    known = sorted(said - {""})
+    found = storage_contexts(
+        known,
+        room=MAX_CONTEXTS - 1 - len(_FIND_CONTEXTS) - len(_GET_CONTEXTS),  # 1: Verification
+        others=not known or "" in said,
+        compressed_first=compressed_first,
+    )
+    roles = [RoleSelection(uid, scu=False, scp=True) for uid in dict(found)]
+    return (*_GET_CONTEXTS, *found), roles
 
 
 class Archive:

@@ -185,7 +185,16 @@ class Fetcher:
         batch = _INSTANCES_AT_ONCE if job.attempt == 1 else 1
         patient_id = str(row.about.get("patient_id", ""))
         one = OneStudy(
-            number, row.study_uid, request, peer, destination, batch, row.n_here, patient_id
+            number,
+            row.study_uid,
+            request,
+            peer,
+            destination,
+            batch,
+            row.n_here,
+            patient_id,
+            # What a peer could not send in the first context of its class comes the next time.
+            compressed_first=job.attempt % 2 == 0,
         )
         report = await in_thread(self._fetches.report, number) if job.attempt > 1 else None
         if report is None:

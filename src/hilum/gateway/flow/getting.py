@@ -52,6 +52,7 @@ class OneStudy:
         batch: UIDs in one request.
         here: instances that were here before.
         patient_id: Patient ID, as far as the peer says it.
+        compressed_first: whether a C-GET proposes compressed transfer syntaxes first.
     """
 
     number: int
@@ -62,6 +63,7 @@ class OneStudy:
     batch: int
     here: int
     patient_id: str
+    compressed_first: bool
 
     @property
     def owner_id(self) -> int:
@@ -144,7 +146,11 @@ class Getter:
         peer = one.peer
         tls = await in_thread(client_tls, peer, self._config.tls)
         by_get = peer.retrieve == "get"
-        contexts, roles = get_contexts(sop_classes) if by_get else (MOVE_CONTEXTS, ())
+        contexts, roles = (
+            get_contexts(sop_classes, compressed_first=one.compressed_first)
+            if by_get
+            else (MOVE_CONTEXTS, ())
+        )
         async with opened(
             peer,
             contexts=contexts,

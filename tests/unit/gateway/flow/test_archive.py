@@ -6,6 +6,8 @@ from hilum.gateway.flow.archive import get_contexts
 from hilum.services.sop_classes import PATIENT_ROOT_GET, STORAGE_SOP_CLASSES, STUDY_ROOT_GET
 
 RDSR = "1.2.840.10008.5.1.4.1.1.88.67"
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+JPEG = "1.2.840.10008.1.2.4.70"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -21,8 +23,10 @@ def test_contexts_of_a_get(told):
     assert set(told) - {""} <= classes
     if not told or "" in told:
         assert {RDSR, CT} <= classes
-        assert len(classes) > 100
+        assert len(classes) > 50
     else:
-        # one context for the uncompressed syntaxes, one for each compressed one
-        assert len(contexts) == 2 + 10 * len(told)
+        of_ct = [syntaxes for uid, syntaxes in contexts if uid == CT]
+        assert of_ct[0] == (EXPLICIT, IMPLICIT)
+        assert all(len(syntaxes) == 1 for syntaxes in of_ct[1:])
+        assert {(JPEG,), (IMPLICIT,)} <= set(of_ct)
     assert classes - {"1.2.3"} <= STORAGE_SOP_CLASSES
