@@ -23,7 +23,7 @@ def test_contexts_of_a_get(told):
     assert set(told) - {""} <= classes
     if not told or "" in told:
         assert {RDSR, CT} <= classes
-        assert len(classes) > 50
+        assert len(classes) > 45
     else:
         of_ct = [syntaxes for uid, syntaxes in contexts if uid == CT]
         assert of_ct[0] == (EXPLICIT, IMPLICIT)
