@@ -6,6 +6,8 @@ Standard: PS3.4 C.4.1.1.3.2 (response identifier), PS3.5 7.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from struct import pack
 from typing import Any
 
 from hilum.services.identifier import (
@@ -26,6 +28,13 @@ Row = Sequence["str | int | Items | None"]
 
 # Texts of the index are shorter than this; what is longer takes a slower way.
 _SHORT = 1024
+
+
+@cache
+def _lengths(order: str, size: int) -> Sequence[bytes]:
+    """How short lengths are written; odd ones are those of the value that is padded."""
+    form = order + ("H" if size == 2 else "I")
+    return [pack(form, length + (length & 1)) for length in range(_SHORT)]
 
 
 class AnswerWriter:
@@ -55,19 +64,16 @@ class AnswerWriter:
         ]
         slots += [(tag, -1, vr) for tag, (vr, _) in constants.items()]
         # What stands before each value: whole constant elements, then the element's own head.
-        self._plan: list[tuple[bytes, int, list[bytes], bytes]] = []
+        self._plan: list[tuple[bytes, int, Sequence[bytes], bytes]] = []
         self._slow: list[tuple[int, int, str]] = []
         self._text_columns = [i for i, (_, vr) in enumerate(columns) if is_text(vr)]
         before = b""
-        lengths: dict[str, list[bytes]] = {}
         for tag, index, vr in sorted(slots):
             if index < 0:
                 before += writer.element(tag, vr, constants[tag][1].encode("ascii"))
                 continue
-            if vr not in lengths:
-                # Odd lengths are those of the value that is padded.
-                lengths[vr] = [writer.length(vr, n + (n & 1)) for n in range(_SHORT)]
-            self._plan.append((before + writer.head(tag, vr), index, lengths[vr], padding(vr)))
+            lengths = _lengths(writer.order, len(writer.length(vr, 0)))
+            self._plan.append((before + writer.head(tag, vr), index, lengths, padding(vr)))
             self._slow.append((tag, index, vr))
             before = b""
         self._end = before
