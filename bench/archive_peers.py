@@ -2,7 +2,7 @@
 
 dcmqrscp keeps 500 studies at most and reads its whole index for every instance that it stores, so
 that it gets few of each; Orthanc and a gateway hold 50,000 instances too, and the gateway a
-million rows.
+million rows; of these two it has the index rows only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, TypeVar
 from tests import peers
 
 from bench import servers
-from bench.archive import CT, EXPLICIT, PER_SERIES, PER_STUDY, RETURNED, attributes, keys_of, uid_of
+from bench.archive import (
+    CT,
+    EXPLICIT,
+    PER_SERIES,
+    PER_STUDY,
+    RETURNED,
+    attributes,
+    keys_of,
+    store,
+    uid_of,
+)
 from bench.archive import questions as all_questions
 from bench.dimse_programs import run
 from bench.objects import Identities
@@ -144,6 +154,12 @@ def compared(archive: Archive) -> Iterator[str]:
         folder = archive.folder / f"{name}-{studies}"
         held = f"{name}, {studies * each:,} in {studies:,}"
         done = folder.with_suffix(".filled")
+        if start is _gateway and studies == MANY and not done.exists():
+            folder.mkdir()
+            database = archive.database(folder / "data")
+            store(database, studies * each)  # as index rows: over one association it takes long
+            database.close()
+            done.touch()
         with start(folder) as server:
             if not done.exists():
                 yield f"{held:32} filled at {_await(_filled(server, studies, each)):6,.0f}/s"

@@ -1,12 +1,13 @@
 """Commitment across kill -9 of the gateway and a client that is away.
 
-A hundred transactions for each way of delivery and each chain: every one gets its result, no
-result ever differs from the first that came, and nothing stalls.
+A hundred transactions (``HILUM_TRANSACTIONS``) for each way of delivery and each chain: every one
+gets its result, no result ever differs from the first that came, and nothing stalls.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections import Counter, defaultdict
 from contextlib import suppress
@@ -31,10 +32,10 @@ from hilum.services.commitment import Failure, Reference, Result
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
-TRANSACTIONS = 100
-KILLS = 4
+TRANSACTIONS = int(os.environ.get("HILUM_TRANSACTIONS", "100"))
+KILLS = max(2, TRANSACTIONS // 25)
 CLIENTS = 6
-LONGEST = 150.0
+LONGEST = 50.0 + TRANSACTIONS
 SETTINGS = {"HILUM_COMMITMENT_RETRY_LEAST": "0.2", "HILUM_COMMITMENT_RETRY_MOST": "1"}
 HERE = tuple(Reference(CT, f"1.2.3.{n}") for n in range(1, 6))
 MISSING = Reference(CT, "1.2.3.404")
@@ -149,7 +150,7 @@ class Storm:
     def entries(self) -> list[Entry]:
         database = open_database(self.data / "hilum.db", role="command")
         try:
-            return Kept(database).listed(limit=1000)
+            return Kept(database).listed(limit=TRANSACTIONS + 1)
         finally:
             database.close()
 
