@@ -90,14 +90,14 @@ async def _filled(server: peers.Server, studies: int, each: int) -> float:
     return studies * each / (time.perf_counter() - began)
 
 
-async def _asked(server: peers.Server, keys: dict[str, str]) -> tuple[int, float]:
-    """How many responses a query has, and its median seconds."""
+async def _asked(server: peers.Server, keys: dict[str, str]) -> tuple[int, float, float]:
+    """How many responses a query has, its median seconds, and those until the first response."""
     given = keys_of(keys)
     identifier = encode_attributes(
         [Attribute(0x00080052, "CS", "STUDY")]
         + [Attribute(tag, vr, given.get(tag, "")) for tag, vr in RETURNED.items()]
     )
-    times, count = [], 0
+    times, firsts, count = [], [], 0
     async with await _associated(server) as association:
         for _ in range(REPEAT):
             began, count = time.perf_counter(), 0
@@ -106,9 +106,11 @@ async def _asked(server: peers.Server, keys: dict[str, str]) -> tuple[int, float
             ) as responses:
                 async for response in responses:
                     count += response.is_pending
+                    if count == 1:
+                        firsts.append(time.perf_counter() - began)
             assert responses.final is not None and responses.final.status == 0, responses.final
             times.append(time.perf_counter() - began)
-    return count, statistics.median(times)
+    return count, statistics.median(times), statistics.median(firsts or [0.0])
 
 
 def _associated(server: peers.Server) -> Awaitable[Association]:
@@ -173,8 +175,11 @@ def compared(archive: Archive) -> Iterator[str]:
 
 def _lines(server: peers.Server, held: str, studies: int) -> Iterator[str]:
     for what, keys in all_questions(studies).items():
-        count, seconds = _await(_asked(server, keys))
-        yield f"{held:32} {what:20} {count:7,} studies in {seconds * 1000:9.2f} ms"
+        count, seconds, first = _await(_asked(server, keys))
+        yield (
+            f"{held:32} {what:20} {count:7,} studies in {seconds * 1000:9.2f} ms, "
+            f"the first in {first * 1000:8.2f} ms"
+        )
 
 
 TURNS = 9
