@@ -29,7 +29,6 @@ from tests.unit.wire.playbook import (
 
 from hilum.wire.command import MAX_COMMAND_LENGTH, Command
 from hilum.wire.connection import (
-    PDU_LENGTH_TOLERANCE,
     Aborted,
     CommandReceived,
     Connection,
@@ -38,6 +37,7 @@ from hilum.wire.connection import (
     WireEvent,
 )
 from hilum.wire.pdu import Abort, ReleaseRP, ReleaseRQ
+from hilum.wire.reading import PDU_LENGTH_TOLERANCE
 
 
 def data(payload: bytes, last: bool = True) -> DataFragment:
