@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import pytest
-from bench.archive import PER_STUDY, answer, asked, attributes, queries, questions, store
+from bench.archive import (
+    CT,
+    PER_STUDY,
+    answer,
+    asked,
+    attributes,
+    queries,
+    questions,
+    store,
+    uid_of,
+)
 from sqlalchemy import event
 
 from hilum.gateway.store.database import open_database, upgrade
 from hilum.gateway.store.find import Finder
 from hilum.gateway.store.results import Viewer
+from hilum.gateway.store.retrieval import Retrieval
 from hilum.services.matching import Level
+from hilum.services.query_model import (
+    SERIES_INSTANCE_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+)
 
 INSTANCES = 50_000
 STUDIES = INSTANCES // PER_STUDY
@@ -27,8 +43,8 @@ def archive(tmp_path_factory):
     database.close()
 
 
-def statements_of(database, query):
-    """The statements of a query with their parameters, and how many answers there are."""
+def statements_of(database, run):
+    """The statements that `run` executes, with their parameters, and what it returns."""
     statements = []
 
     def note(connection, cursor, statement, parameters, context, many):
@@ -37,21 +53,21 @@ def statements_of(database, query):
 
     event.listen(database.engine, "before_cursor_execute", note)
     try:
-        count = answer(database, query)
+        result = run()
     finally:
         event.remove(database.engine, "before_cursor_execute", note)
-    return statements, count
+    return statements, result
 
 
-def plans(database, query):
-    """How SQLite goes about each statement of a query, and how many answers there are."""
-    statements, count = statements_of(database, query)
+def plans(database, run):
+    """How SQLite goes about each statement that `run` executes, and what it returns."""
+    statements, result = statements_of(database, run)
     found = []
     with database.engine.connect() as connection:
         for statement, parameters in statements:
             rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             found.append([row[3] for row in rows])
-    return found, count
+    return found, result
 
 
 def found_by(database, query):
@@ -97,7 +113,7 @@ def test_answers(archive, name):
 @pytest.mark.parametrize("name", [*questions(100)])
 def test_plans(archive, name):
     query = queries(STUDIES)[name]
-    found, count = plans(archive, query)
+    found, count = plans(archive, lambda: answer(archive, query))
     assert count > 0
     for plan in found:
         steps = " / ".join(plan)
@@ -107,6 +123,26 @@ def test_plans(archive, name):
             assert "SCAN" not in steps, steps
         if name in ("a week", "a year"):
             assert "ix_study_date" in steps and "TEMP B-TREE" not in steps, steps
+
+
+@pytest.mark.parametrize("level", ["study", "series", "image", "images of a study"])
+def test_retrievals(archive, level):
+    study, series, image = uid_of(7), uid_of(7, 1), uid_of(7, 1, 30)
+    named = {
+        "study": {STUDY_INSTANCE_UID: [study]},
+        "series": {STUDY_INSTANCE_UID: [study], SERIES_INSTANCE_UID: [series]},
+        "image": {STUDY_INSTANCE_UID: [study], SOP_INSTANCE_UID: [image]},
+        "images of a study": {
+            STUDY_INSTANCE_UID: [study],
+            SOP_INSTANCE_UID: [uid_of(7, n // 25, n) for n in range(50)],
+        },
+    }[level]
+    retrieval = Retrieval(archive, Viewer(), named)
+    found, (count, places) = plans(archive, lambda: (retrieval.count(), retrieval.page()))
+    assert count == len(places) == {"study": 50, "series": 25, "image": 1}.get(level, 50)
+    assert {place.sop_class for place in places} == {CT}
+    for plan in found:
+        assert "SCAN" not in " / ".join(plan), plan
 
 
 def test_many_pages_are_one_after_another(archive):

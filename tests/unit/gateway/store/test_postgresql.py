@@ -259,7 +259,7 @@ def test_queries_go_by_an_index(database):
     with database.write() as connection:
         connection.execute(text("ANALYZE"))
     for name, query in archive.queries(2500 // archive.PER_STUDY).items():
-        statements, count = statements_of(database, query)
+        statements, count = statements_of(database, lambda q=query: archive.answer(database, q))
         assert count > 0 or name.startswith("a "), name
         for statement, parameters in statements:
             steps = plan_of(database, statement, parameters)
