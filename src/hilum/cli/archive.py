@@ -144,8 +144,8 @@ def _lines(
             (r.patient_id, r.name, r.n_studies, owner(r)) for r in found
         ]
     if level == "study":
-        columns = ("date", "patient ID", "name", "modalities", "series", "images", "size")
-        return (*columns, "description", "study UID", "owner", ""), [
+        columns = ("date", "patient ID", "name", "modality", "series", "images", "size")
+        return (*columns, "description", "study UID", "owner", "note"), [
             (
                 r.attributes.get("StudyDate") or "",
                 r.patient_id,

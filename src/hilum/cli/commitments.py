@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from hilum.cli.shown import DataOption, JsonOption, database, fail_clearly, print_json, table
+from hilum.cli.shown import (
+    DataOption,
+    JsonOption,
+    database,
+    fail_clearly,
+    moment,
+    print_json,
+    table,
+)
 from hilum.gateway.store.commitment_requests import CommitmentRequests
 from hilum.gateway.store.commitments import Commitments
 
 __all__ = ["commitments"]
 
 
-def commitments(
+class _ListGroup(TyperGroup):
+    """``hilum commitments`` is ``hilum commitments ls``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h")):
+            args = ["ls", *args]
+        return super().parse_args(ctx, args)
+
+
+commitments = typer.Typer(
+    cls=_ListGroup,
+    help="Storage commitments: what was promised, and to whom.",
+    add_completion=False,
+)
+
+
+@commitments.command("ls")
+def commitments_ls(
     ours: Annotated[bool, typer.Option("--ours", help="those that we asked of others")] = False,
     unanswered: Annotated[
         bool, typer.Option("--open", help="only those whose result is still to be delivered")
@@ -31,11 +56,11 @@ def commitments(
                 print_json(asked)
                 return
             table(
-                ("asked", "of", "transaction", "instances", "not committed", "answered", ""),
+                ("asked", "of", "transaction", "instances", "not committed", "answered", "cause"),
                 [
                     (
-                        _time(each.created_at), each.peer, each.transaction_uid, each.references,
-                        each.failed, _time(each.answered_at), each.cause,
+                        moment(each.created_at), each.peer, each.transaction_uid, each.references,
+                        each.failed, moment(each.answered_at), each.cause,
                     )
                     for each in asked
                 ],
@@ -46,10 +71,10 @@ def commitments(
             print_json(found)
             return
         table(
-            ("asked", "by", "transaction", "instances", "not committed", "state", "way", ""),
+            ("asked", "by", "transaction", "instances", "not committed", "state", "way", "cause"),
             [
                 (
-                    _time(each.asked_at), f"{each.calling_ae} → {each.called_ae}",
+                    moment(each.asked_at), f"{each.calling_ae} → {each.called_ae}",
                     each.transaction_uid, each.references, each.failed, each.state, each.way,
                     each.cause,
                 )
@@ -57,6 +82,3 @@ def commitments(
             ],
         )  # fmt: skip
 
-
-def _time(at: int | None) -> str:
-    return "" if at is None else f"{datetime.fromtimestamp(at / 1e6):%Y-%m-%d %H:%M:%S}"

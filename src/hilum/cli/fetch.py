@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from hilum.cli.shown import (
     ACTOR,
@@ -19,12 +17,12 @@ from hilum.cli.shown import (
     JsonOption,
     database,
     fail_clearly,
+    moment,
     print_json,
-    settings,
+    running,
     table,
 )
 from hilum.errors import ConfigurationError, HilumError, NotFound
-from hilum.gateway import heartbeat
 from hilum.gateway.flow.criteria import Criteria
 from hilum.gateway.flow.request import Request
 from hilum.gateway.flow.selection import Group
@@ -42,17 +40,38 @@ LOOK = 0.5
 
 
 class _FetchGroup(TyperGroup):
-    """``hilum fetch PEER …`` is ``hilum fetch run PEER …``."""
+    """``hilum fetch PEER …`` is ``hilum fetch run PEER …``, and its options are the group's."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["PEER [OPTIONS]", "|", "COMMAND [ARGS]..."]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        own = self.params
+        self.params = [each for each in self.commands["run"].params if each.name != "peer"]
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.params = own
+
+
+class _FetchCommand(TyperCommand):
+    """Shown as it is typed: without ``run``."""
+
+    def make_context(self, info_name: Any, args: list[str], *more: Any, **extra: Any) -> Any:
+        return super().make_context("PEER", args, *more, **extra)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]"]
+
 
 fetches = typer.Typer(
     cls=_FetchGroup,
-    help="Fetch studies from a peer: hilum fetch PEER [filters].",
+    help="Fetch studies from a peer; 'hilum peer add' makes one known, filters say which studies.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -110,7 +129,7 @@ DestinationOption = Annotated[
 # ── fetch ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@fetches.command("run", hidden=True)
+@fetches.command("run", cls=_FetchCommand, hidden=True)
 def fetch_run(
     peer: PeerArgument,
     modality: ModalityOption = None,
@@ -141,10 +160,10 @@ def fetch_run(
         request = _request(opened, peer, _criteria(locals()), title, destination)
         rows = Fetches(opened)
         number = rows.create(peer, request.write(), ACTOR)
-        running = _is_running(data)
-        if not running:
+        served = running(data) is not None
+        if not served:
             print("hilum: no gateway is running; it begins when one does", file=sys.stderr)
-        if wait and running:
+        if wait and served:
             _wait(rows, number, quiet=json)
         found = rows.find(number)
         if json:
@@ -191,11 +210,6 @@ def _request(
                 f"AE title {name!r} is not served; add it with 'hilum ae add {name}'"
             )
     return Request(peer, criteria, title, destination)
-
-
-def _is_running(data: Path | None) -> bool:
-    beat = heartbeat.read(Path(settings(data).data))
-    return beat is not None and beat.is_fresh
 
 
 def _wait(rows: Fetches, number: int, *, quiet: bool) -> None:
@@ -258,7 +272,7 @@ def fetch_ls(
             columns,
             [
                 (
-                    *(one.id, one.peer, one.origin, _moment(one.created_at), _state(one)),
+                    *(one.id, one.peer, one.origin, moment(one.created_at), _state(one)),
                     sum(one.studies.values()),
                     f"{one.n_here + one.n_arrived}/{one.n_wanted}",
                     one.problem,
@@ -266,12 +280,6 @@ def fetch_ls(
                 for one in found
             ],
         )
-
-
-def _moment(microseconds: int | None) -> str:
-    if microseconds is None:
-        return ""
-    return f"{datetime.fromtimestamp(microseconds / 1e6).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 @fetches.command("show")
@@ -380,7 +388,7 @@ def schedule_add(
         )
         ready = checked(schedule, time.time_ns() // 1000)
         Schedules(opened, actor=ACTOR).put(ready)
-        print(f"schedule {name}: " + (f"next {_moment(ready.next_at)}" if not disabled else "off"))
+        print(f"schedule {name}: " + (f"next {moment(ready.next_at)}" if not disabled else "off"))
 
 
 @schedules.command("ls")
@@ -397,8 +405,8 @@ def schedule_ls(data: DataOption = None, json: JsonOption = False) -> None:
             [
                 (
                     *(one.name, one.cron, one.time_window, one.payload.get("peer", "")),
-                    _moment(one.next_at) if one.enabled else "off",
-                    *(_moment(one.last_at), one.last_result),
+                    moment(one.next_at) if one.enabled else "off",
+                    *(moment(one.last_at), one.last_result),
                 )
                 for one in found
             ],

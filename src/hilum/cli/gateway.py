@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ from hilum.cli import archive, directory, importing, portable
 from hilum.cli.commitments import commitments
 from hilum.cli.fetch import fetches, schedules
 from hilum.cli.jobs import jobs
-from hilum.cli.shown import JsonOption, fail_clearly, print_json, table
+from hilum.cli.shown import JsonOption, fail_clearly, print_json, readable, table
 from hilum.gateway.config import load, rows
 
 __all__ = ["app", "main"]
@@ -31,12 +33,12 @@ app.add_typer(directory.users, name="user")
 app.add_typer(directory.titles, name="ae")
 app.add_typer(directory.listeners, name="listener")
 app.add_typer(directory.peers, name="peer")
+app.add_typer(commitments, name="commitments")
 app.add_typer(jobs, name="jobs")
 app.add_typer(fetches, name="fetch")
 app.add_typer(schedules, name="schedule")
 for command in (archive.ls, archive.verify, archive.reindex, archive.rm, archive.export):
     app.command()(command)
-app.command()(commitments)
 app.command("import")(importing.import_media)
 app.command("import-settings")(portable.import_settings)
 config_app.command("export")(portable.config_export)
@@ -87,6 +89,30 @@ def _main(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one of the commands; the exit code is in a SystemExit where it is not 0."""
-    app(args=list(argv), prog_name="hilum")
-    return 0
+    """Run one of the commands; returns its exit code."""
+    try:
+        command = readable(typer.main.get_command(app))
+        code = command(args=list(argv), prog_name="hilum", standalone_mode=False)
+    except Exception as error:
+        return _not_understood(error)
+    return code if isinstance(code, int) else 0
+
+
+def _not_understood(error: Exception) -> int:
+    """What the parser of these commands raised, in one line as the tools say it."""
+    if isinstance(error, typer.Abort):
+        print("hilum: stopped; nothing was changed", file=sys.stderr)
+        return 1
+    # By its methods: where its class is differs between versions of typer.
+    say: Callable[[], str] | None = getattr(error, "format_message", None)
+    if say is None:
+        raise error
+    command = getattr(getattr(error, "ctx", None), "command_path", "hilum")
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was its message
+        print(say().rstrip(), file=sys.stderr)
+        return 2
+    said = say().replace("Value error, ", "").rstrip(".")
+    # Errors begin in lower case, those of the parser's own parts too.
+    said = re.sub(r"(^|: )([A-Z])(?=[a-z])", lambda found: found[0].lower(), said)
+    print(f"{command}: error: {said}; see {command} --help", file=sys.stderr)
+    return 2

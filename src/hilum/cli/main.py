@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -99,15 +100,19 @@ def _command(module: str) -> Callable[[list[str]], int]:
 
 def _gateway(words: list[str]) -> int:
     own = _PROCESSES.get(words[0])
+    if own is None and words[0] not in _GATEWAY and not words[0].startswith("-"):
+        near = difflib.get_close_matches(words[0], [*_TOOLS, *_GATEWAY], n=1)
+        meant = f"did you mean '{near[0]}'? " if near else ""
+        print(f"hilum: no command '{words[0]}'; {meant}see hilum --help", file=sys.stderr)
+        return USAGE
     try:
         command = _command(own or "hilum.cli.gateway")
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "hilum":
             raise
-        if words[0] not in _GATEWAY:
-            print(f"hilum: no command '{words[0]}'; see hilum --help", file=sys.stderr)
-        else:
-            print('this needs the gateway: pip install "hilum[gateway]"', file=sys.stderr)
+        print(
+            f"hilum: '{words[0]}' needs the gateway: pip install \"hilum[gateway]\"", file=sys.stderr
+        )
         return USAGE
     return command(words[1:] if own else words)
 
@@ -123,7 +128,7 @@ def _help() -> str:
         *(f"  {name:<15} {text}" for name, text in _GATEWAY.items()),
         "",
         "options:",
-        "  --version  print the version",
+        "  -V, --version   print the version",
         "",
         "A peer is written AETITLE@HOST:PORT, HOST:PORT or HOST PORT.",
     ]

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,9 +30,12 @@ __all__ = [
     "DataOption",
     "JsonOption",
     "changing",
+    "readable",
     "database",
     "fail_clearly",
+    "moment",
     "print_json",
+    "running",
     "settings",
     "size",
     "table",
@@ -41,11 +46,48 @@ ACTOR = "command line"
 
 # A gateway looks for changes twice a second.
 _FOLLOWED_WITHIN = 5.0
+# On a terminal, columns of texts with spaces are folded down to this width; all others stay whole,
+# so that a UID can be copied.
+_FOLDED = 20
 
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="data directory; default: HILUM_DATA, or hilum-data")
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="data directory; default: HILUM_DATA, or hilum-data"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="for programs: JSON on standard output")]
+
+
+# What stands for the value of an option in the help, where its type does not say it.
+_VALUES = {
+    "accession": "NUMBER", "alias": "TITLE", "any_title": "TITLE", "allow": "CIDR",
+    "calling": "TITLE", "certificate": "FILE", "charset": "TERM", "commitment": "WAYS",
+    "config": "FILE", "description": "TEXT", "destination": "TITLE", "dicom": "HOST:PORT",
+    "group": "NAME", "instance": "UID", "issuer": "TEXT", "kind": "KIND", "level": "LEVEL",
+    "limit": "N", "log_level": "LEVEL", "modality": "CODE", "name": "NAME",
+    "not_description": "TEXT", "not_station": "TEXT", "origin": "ORIGIN", "parallel": "N",
+    "patient": "ID", "reason": "TEXT", "series": "UID", "service": "SERVICE", "since": "DATE",
+    "sop_class": "UID", "station": "TEXT", "station_level": "LEVEL", "study": "UID",
+    "target": "PATH", "title": "TITLE", "transfer_syntax": "UID", "until": "DATE",
+    "user": "NAME", "web": "HOST:PORT", "window": "HH:MM-HH:MM", "zone": "ZONE",
+}  # fmt: skip
+
+
+def readable(command: Any) -> Any:
+    """The same command, with all below it; its help names values, not the types of Python."""
+    for each in getattr(command, "commands", {}).values():
+        readable(each)
+    for param in command.params:
+        if param.param_type_name == "argument":
+            param.metavar = param.metavar or param.name.upper()
+        elif getattr(param, "is_flag", False):
+            param.metavar = ""
+            if param.default is False:  # what is off needs no option that says so
+                param.secondary_opts, param.show_default = [], False
+        elif param.name in _VALUES:
+            param.metavar = _VALUES[param.name]
+    return command
 
 
 @contextmanager
@@ -87,6 +129,12 @@ def changing(data: Path | None) -> Iterator[Directory]:
         _wait_until_followed(Path(settings(data).data), directory.changes())
 
 
+def running(data: Path | None) -> heartbeat.Heartbeat | None:
+    """What the gateway of a data directory says of itself; None where none runs."""
+    beat = heartbeat.read(Path(settings(data).data))
+    return beat if beat is not None and beat.is_fresh else None
+
+
 def _wait_until_followed(data: Path, changes: int) -> None:
     until = time.monotonic() + _FOLLOWED_WITHIN
     while time.monotonic() < until:
@@ -111,22 +159,48 @@ def print_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
-    """A table as wide as the terminal; tab-separated where the output is no terminal."""
+    """A table with headings on a terminal; tab-separated, without them, anywhere else."""
     if not sys.stdout.isatty():
         for line in lines:
             print("\t".join(_plain(cell) for cell in line))
         return
+    cells = [[_plain(cell) for cell in line] for line in lines]
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
-    for line in lines:
-        shown.add_row(*(Text(_plain(cell)) for cell in line))
-    Console().print(shown)
+    # What is empty in every line is left out: room is short on a terminal.
+    used = [n for n in range(len(columns)) if not cells or any(line[n] for line in cells)]
+    least = 2 * len(used)
+    for n in used:
+        texts = [columns[n], *(line[n] for line in cells)]
+        folds = any(" " in text and len(text) > _FOLDED for text in texts)
+        widest = _FOLDED if folds else max(map(cell_len, texts))
+        number = bool(cells) and all(isinstance(line[n], int) for line in lines)
+        shown.add_column(
+            columns[n],
+            overflow="fold",
+            no_wrap=not folds,
+            min_width=widest,
+            justify="right" if number else "left",
+        )
+        least += widest
+    for line in cells:
+        shown.add_row(*(Text(line[n]) for n in used))
+    console = Console()
+    console.width = max(console.width, least)
+    console.print(shown)
+    if not cells:
+        print("none")
 
 
 def _plain(cell: object) -> str:
     """Control characters could steer the terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(cell))
+
+
+def moment(microseconds: int | None) -> str:
+    """A time of the database in this machine's time zone; empty for none."""
+    if microseconds is None:
+        return ""
+    return f"{datetime.fromtimestamp(microseconds / 1e6).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def size(count: int) -> str:
