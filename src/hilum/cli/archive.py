@@ -6,6 +6,7 @@ import dataclasses
 import getpass
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from hilum.cli.shown import (
     table,
 )
 from hilum.errors import ConfigurationError, HilumError, NotFound, StoreUnavailable
+from hilum.gateway.flow.criteria import resolve_moment
 from hilum.gateway.store import queries
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
@@ -85,8 +87,10 @@ def ls(
     name: Annotated[str, typer.Option(help="patient's name; * and ? are wildcards")] = "",
     accession: Annotated[str, typer.Option(help="Accession Number")] = "",
     modality: Annotated[str, typer.Option(help="such as CT")] = "",
-    since: Annotated[str, typer.Option(help="first Study Date, YYYYMMDD")] = "",
-    until: Annotated[str, typer.Option(help="last Study Date, YYYYMMDD")] = "",
+    since: Annotated[
+        str, typer.Option(help="first Study Date: 20261121, 2026-11-21, today, yesterday, -7d")
+    ] = "",
+    until: Annotated[str, typer.Option(help="last Study Date, likewise")] = "",
     study: StudyOption = "",
     series: SeriesOption = "",
     instance: InstanceOption = "",
@@ -106,8 +110,8 @@ def ls(
             sop_uid=instance,
             accession_number=accession,
             modality=modality,
-            date_from=since,
-            date_to=until,
+            date_from=_day(since),
+            date_to=_day(until),
         )
         more = {"every_owner": user is None} if level == "instance" else {}
         viewer = viewer_of(opened, user, quarantine)
@@ -117,6 +121,11 @@ def ls(
             return
         owners = _owners(opened)
         table(*_lines(level, list(found), owners))
+
+
+def _day(text: str) -> str:
+    """YYYYMMDD of what 'hilum fetch' takes for a moment too."""
+    return resolve_moment(text, datetime.now().astimezone())[:8]
 
 
 def _all(

@@ -81,4 +81,3 @@ def commitments_ls(
                 for each in found
             ],
         )  # fmt: skip
-

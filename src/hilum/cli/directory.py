@@ -22,11 +22,14 @@ from hilum.cli.shown import (
     database,
     fail_clearly,
     print_json,
+    running,
     table,
 )
 from hilum.errors import ConfigurationError, HilumError, NotFound
 from hilum.gateway.config import Tls, load, parse_address
+from hilum.gateway.flow.names import HostNames
 from hilum.gateway.flow.peers import client_tls, server_name
+from hilum.gateway.heartbeat import Heartbeat
 from hilum.gateway.permission import fingerprint
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import (
@@ -46,7 +49,10 @@ titles = typer.Typer(help="Called AE titles, and who keeps what by them.", no_ar
 listeners = typer.Typer(help="Ports that DICOM is served on.", no_args_is_help=True)
 peers = typer.Typer(help="Systems that we talk with.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="name")]
+Name = Annotated[str, typer.Argument(help="its name")]
+# The gateway opens a listener after it has followed the change.
+OPENED_WITHIN = 5.0
+
 CommitmentOption = Annotated[
     str,
     typer.Option(help="how results of storage commitment are delivered, such as same:10,new,next"),
@@ -275,7 +281,7 @@ def listener_add(
     data: DataOption = None,
 ) -> None:
     """Serve DICOM on another port, or set a listener anew."""
-    with fail_clearly(), changing(data) as directory:
+    with fail_clearly():
         host, port = parse_address(address)
         listener = Listener(
             name,
@@ -287,8 +293,28 @@ def listener_add(
             {"enabled": True} if tls else {},
             tuple(allow or ()),
         )
-        directory.put_listener(listener)
+        with changing(data) as directory:
+            if any_title is not None and directory.snapshot().resolve(any_title) is None:
+                raise ConfigurationError(
+                    f"AE title {any_title!r} is not served; add it with 'hilum ae add {any_title}'"
+                )
+            directory.put_listener(listener)
+        why = "" if disabled else _why_not_open(data, name)
+        if why:
+            raise HilumError(f"listener {name} is set, but not open; it is tried again: {why}")
         print(f"listener {name}: {_where(listener)}")
+
+
+def _why_not_open(data: Path | None, name: str) -> str:
+    """Of a running gateway's listener; empty where it is open, or no gateway runs."""
+    until = time.monotonic() + OPENED_WITHIN
+    while (beat := running(data)) is not None and time.monotonic() < until:
+        if name in beat.not_open:
+            return beat.not_open[name]
+        if name in beat.opened:
+            break
+        time.sleep(0.1)
+    return ""
 
 
 @listeners.command("ls")
@@ -299,7 +325,20 @@ def listener_ls(data: DataOption = None, json: JsonOption = False) -> None:
         if json:
             print_json(found)
             return
-        table(("listener", "where"), [(each.name, _where(each)) for each in found])
+        beat = running(data)
+        table(
+            ("listener", "where", "state"),
+            [(each.name, _where(each), _open_state(each, beat)) for each in found],
+        )
+
+
+def _open_state(listener: Listener, beat: Heartbeat | None) -> str:
+    """What a running gateway says of a listener; ``--dicom`` may have placed it elsewhere."""
+    if beat is None:
+        return "no gateway runs"
+    if listener.name in beat.not_open:
+        return f"not open: {beat.not_open[listener.name]}"
+    return ", ".join(f"open on {address}" for address in beat.opened.get(listener.name, ()))
 
 
 @listeners.command("rm")
@@ -388,6 +427,11 @@ def peer_add(
         client_tls(peer, Tls())  # files that cannot be read are told now
         directory.put_peer(peer)
         print(f"peer {name}: {_peer(peer)}")
+        if not HostNames.is_known(peer):
+            print(
+                f"hilum: the name of host {peer.host!r} is not known now; it is looked up again",
+                file=sys.stderr,
+            )
 
 
 def _tls(files: dict[str, str], name: str, *, asked: bool, verify: bool) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from hilum.cli.options import (
     PeerAddress,
     client_tls,
     count,
+    explained,
     limits_of,
     parser,
     peer_and_rest,
     requestor_options,
     timeouts_of,
+    transfer_syntax_options,
 )
 from hilum.cli.report import print_json, shown
 from hilum.cli.running import run, set_up_logging
@@ -31,10 +33,12 @@ def _parser() -> ArgumentParser:
     result = parser(
         "echo",
         "Open an association, send C-ECHO, release it. Exit code 0 if the peer answered 0000H.",
-        "hilum echo [options] [TITLE@]HOST:PORT | HOST PORT",
+        "hilum echo [options] [TITLE@]HOST:PORT\n       hilum echo [options] HOST PORT",
     )
     result.add_argument("peer", nargs="+", help="the peer")
     result.add_argument("--repeat", type=count, default=1, metavar="N", help="send N times")
+    result.add_argument("--abort", action="store_true", help="end with A-ABORT, not A-RELEASE")
+    transfer_syntax_options(result, "C-ECHO has no data set")
     requestor_options(result)
     return result
 
@@ -56,9 +60,9 @@ def main(argv: Sequence[str]) -> int:
     except ConfigurationError as error:
         arguments.error(str(error))
     except HilumError as error:
-        document["error"] = str(error)
+        document["error"] = explained(error, peer, options.calling)
         if not options.json:
-            print(f"{peer}: {error}", file=sys.stderr)
+            print(f"{peer}: {document['error']}", file=sys.stderr)
     if options.json:
         print_json(document)
     return 0 if document["ok"] else 1
@@ -91,4 +95,6 @@ async def _echo(peer: PeerAddress, options: Namespace, answers: list[dict[str, o
             answers.append({"status": f"{response.status:04X}", "seconds": round(seconds, 6)})
             if talkative:
                 print(f"{peer}: {describe(response.status)}, {1000 * seconds:.1f} ms")
+        if options.abort:
+            association.abort()
     return all(answer["status"] == "0000" for answer in answers)

@@ -20,6 +20,7 @@ from hilum.cli.keys import (
     identifier_of,
     key,
     key_options,
+    level_option,
     model_options,
 )
 from hilum.cli.options import (
@@ -27,11 +28,15 @@ from hilum.cli.options import (
     ae_title,
     client_tls,
     count,
+    explained,
+    extended_items,
+    extended_options,
     limits_of,
     parser,
     peer_and_rest,
     requestor_options,
     timeouts_of,
+    transfer_syntax_options,
 )
 from hilum.cli.report import shown
 from hilum.cli.running import run, set_up_logging
@@ -57,7 +62,7 @@ def _parser(name: str, description: str) -> ArgumentParser:
         name,
         f"{description} Exit code 0 if the peer answered to the end with success; finding nothing "
         "is success.",
-        f"hilum {name} [options] [TITLE@]HOST:PORT | HOST PORT",
+        f"hilum {name} [options] [TITLE@]HOST:PORT\n       hilum {name} [options] HOST PORT",
     )
     add = result.add_argument
     add("peer", nargs="+", help="the peer")
@@ -65,7 +70,8 @@ def _parser(name: str, description: str) -> ArgumentParser:
     add("--csv", action="store_true", help="print a table: a column for each attribute asked for")
     add("-od", "--output-directory", type=Path, metavar="DIR",
         help="write each answer to a file there (-X: to this folder)")  # fmt: skip
-    add("-X", "--extract", action="store_true", help="write each answer to a file")
+    add("-X", "--extract", "-w", "--write", action="store_true",
+        help="write each answer to a file")  # fmt: skip
     add("--cancel-after", "--cancel", type=count, metavar="N", help="send C-CANCEL after N answers")
     return result
 
@@ -74,6 +80,9 @@ def main(argv: Sequence[str]) -> int:
     """Run ``hilum find``; returns its exit code."""
     arguments = _parser("find", "Query a peer for patients, studies, series, instances (C-FIND).")
     model_options(arguments, worklist=True, composite=False)
+    level_option(arguments)
+    extended_options(arguments, query=True)
+    transfer_syntax_options(arguments, "all uncompressed ones are proposed")
     requestor_options(arguments)
     return _main(arguments, argv)
 
@@ -86,8 +95,10 @@ def worklist(argv: Sequence[str]) -> int:
     add("--modality", metavar="CODE", help="such as CT")
     add("--date", type=_day, metavar="DATE", help="YYYYMMDD, a range with -, or today")
     add("--station", type=ae_title, metavar="TITLE", help="AE title of the scheduled station")
+    extended_options(arguments, query=True)
+    transfer_syntax_options(arguments, "all uncompressed ones are proposed")
     requestor_options(arguments)
-    arguments.set_defaults(model="worklist")
+    arguments.set_defaults(model="worklist", level=None)
     return _main(arguments, argv)
 
 
@@ -127,7 +138,7 @@ def _main(arguments: ArgumentParser, argv: Sequence[str]) -> int:
     except ConfigurationError as error:
         arguments.error(str(error))
     except (HilumError, OSError) as error:
-        report.failed(str(error))
+        report.failed(explained(error, peer, options.calling))
     return report.end()
 
 
@@ -141,6 +152,7 @@ async def _find(
         called=peer.called or "ANY-SCP",
         calling=options.calling,
         contexts=((model, NATIVE),),
+        items=extended_items(options, model, query=True),
         timeouts=timeouts_of(options),
         limits=limits_of(options),
         tls=client_tls(options),

@@ -35,7 +35,8 @@ Numbers = Annotated[list[int], typer.Argument(help="numbers of jobs, from 'hilum
 @jobs.command("ls")
 def jobs_ls(
     state: Annotated[
-        list[WorkState] | None, typer.Option(help="in this state; default: all but done and cancelled ones")
+        list[WorkState] | None,
+        typer.Option(help="in this state; default: all but done and cancelled ones"),
     ] = None,
     kind: Annotated[str, typer.Option(help="of this kind")] = "",
     origin: Annotated[str, typer.Option(help="wanted by this, such as fetch:12")] = "",

@@ -46,6 +46,7 @@ __all__ = [
     "identifier_of",
     "key",
     "key_options",
+    "level_option",
     "model_options",
 ]
 
@@ -165,15 +166,22 @@ def model_options(parser: argparse.ArgumentParser, *, worklist: bool, composite:
 
 
 def key_options(parser: argparse.ArgumentParser) -> None:
-    """``-k``, ``-f`` and ``--level``."""
+    """``-k`` and ``-f``."""
     add = parser.add_argument
     add("-k", "--key", "--keyword", dest="keys", type=key, action="append", default=[],
         metavar="KEY[=VALUE]",
         help="an attribute to match or return; keyword, gggg,eeee or SEQUENCE[0].KEY")  # fmt: skip
     add("-f", "--file", type=Path, action="append", default=[], metavar="FILE",
         help="a DICOM file that holds keys; -k adds to them")  # fmt: skip
-    add("--level", type=str.upper, choices=("PATIENT", "STUDY", "SERIES", "IMAGE"),
-        help="the same as -k QueryRetrieveLevel=LEVEL (STUDY)")  # fmt: skip
+
+
+def level_option(parser: argparse.ArgumentParser) -> None:
+    """``--level``."""
+    parser.add_argument(
+        "--level", type=str.upper, choices=("PATIENT", "STUDY", "SERIES", "IMAGE"),
+        metavar="LEVEL",
+        help="PATIENT, STUDY, SERIES or IMAGE; the same as -k QueryRetrieveLevel=LEVEL (STUDY)",
+    )  # fmt: skip
 
 
 # ── the identifier ──────────────────────────────────────────────────────────────────────────────

@@ -111,7 +111,8 @@ def _gateway(words: list[str]) -> int:
         if (missing.name or "").partition(".")[0] == "hilum":
             raise
         print(
-            f"hilum: '{words[0]}' needs the gateway: pip install \"hilum[gateway]\"", file=sys.stderr
+            f"hilum: '{words[0]}' needs the gateway: pip install \"hilum[gateway]\"",
+            file=sys.stderr,
         )
         return USAGE
     return command(words[1:] if own else words)

@@ -7,16 +7,23 @@ import math
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from hilum import __version__
+from hilum.errors import AssociationRejected
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.tls import client_context, server_context
+from hilum.wire.items import ExtendedNegotiation
 
 __all__ = [
     "PeerAddress",
+    "accepted",
     "ae_title",
     "client_tls",
     "count",
+    "explained",
+    "extended_items",
+    "extended_options",
     "limits_of",
     "maximum_length",
     "parser",
@@ -26,7 +33,9 @@ __all__ = [
     "requestor_options",
     "seconds",
     "server_tls",
+    "timeout_options",
     "timeouts_of",
+    "transfer_syntax_options",
     "verbosity_options",
 ]
 
@@ -162,6 +171,18 @@ def _split(word: str) -> tuple[str | None, str, str | None]:
     return title if at else None, host, port_text
 
 
+def explained(error: Exception, peer: PeerAddress, calling: str) -> str:
+    """Why there was no association, with what can be done about it."""
+    if isinstance(error, AssociationRejected):
+        named = peer.called or "ANY-SCP"
+        if (error.source, error.reason) == (1, 7):
+            remedy = f"it does not serve '{named}'; name its title: TITLE@HOST:PORT, or -aec TITLE"
+            return f"{error} ({remedy})"
+        if (error.source, error.reason) == (1, 3):
+            return f"{error} (it does not know '{calling}' from here; make it known there, or -aet)"
+    return str(error)
+
+
 # ── parsers ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -176,36 +197,111 @@ def parser(name: str, description: str, usage: str | None = None) -> argparse.Ar
     )
 
 
+class _Level(argparse.Action):
+    """``-ll LEVEL``: one of ``-q``, ``-v``, ``-d`` by the names that other toolkits have."""
+
+    _SAYS = {
+        "critical": "quiet", "fatal": "quiet", "error": "quiet", "warn": "", "warning": "",
+        "info": "verbose", "debug": "debug", "trace": "debug",
+    }  # fmt: skip
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values.lower() not in self._SAYS:
+            parser.error(f"log level '{values}' is none of {', '.join(self._SAYS)}")
+        if said := self._SAYS[values.lower()]:
+            setattr(namespace, said, True)
+
+
 def verbosity_options(parser: argparse.ArgumentParser) -> None:
-    """``-q``, ``-v``, ``-d``."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("-q", "--quiet", action="store_true", help="print errors only")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more")
-    group.add_argument("-d", "--debug", action="store_true", help="say everything")
+    """``-q``, ``-v``, ``-d``, ``-ll``, and ``--version``."""
+    add = parser.add_argument
+    add("-q", "--quiet", action="store_true", help="print errors only")
+    add("-v", "--verbose", action="store_true", help="say more")
+    add("-d", "--debug", action="store_true", help="say everything")
+    add("-ll", "--log-level", action=_Level, metavar="LEVEL",
+        help="the same by name: error … debug")  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"hilum {__version__}",
+                        help="print the version")  # fmt: skip
+
+
+def accepted(parser: argparse.ArgumentParser, *options: str, why: str = "always so") -> None:
+    """Options of other toolkits that users type by habit, and that change nothing here."""
+    parser.add_argument(*options, action="store_true", help=f"accepted; {why}")
+
+
+def transfer_syntax_options(parser: argparse.ArgumentParser, why: str) -> None:
+    """The usual ``-x`` options of what proposes transfer syntaxes, which chooses here by itself."""
+    accepted(
+        parser, "-x=", "-xe", "-xb", "-xi", "-xs", "-xy", "-xx", "-xv", "-xw", "-xt", "-xu", "-xr",
+        "-xd", "--request-little", "--request-big", "--request-implicit", why=why,
+    )  # fmt: skip
+
+
+_EXTENDED = (
+    ("relational", "unique keys above the level may be left out"),
+    ("dt_matching", "a date and its time are one moment"),
+    ("fuzzy_names", "fuzzy matching of names"),
+    ("timezone_adj", "dates and times are moved by the query's time zone"),
+    ("enhanced_conversion", "a view of enhanced multi-frame images"),
+)
+_RETRIEVE_EXTENDED = ("relational", "enhanced_conversion")
+
+
+def extended_options(parser: argparse.ArgumentParser, *, query: bool) -> None:
+    """Options of extended negotiation (PS3.4 C.5)."""
+    group = parser.add_argument_group("extended negotiation")
+    for name, meaning in _EXTENDED:
+        if query or name in _RETRIEVE_EXTENDED:
+            words = {"relational": ("--relational-query" if query else "--relational-retrieval",)}
+            group.add_argument(
+                *words.get(name, ("--" + name.replace("_", "-"),)),
+                dest=name, action="store_true", help=meaning,
+            )  # fmt: skip
+
+
+def extended_items(
+    options: argparse.Namespace, sop_class_uid: str, *, query: bool
+) -> tuple[ExtendedNegotiation, ...]:
+    """What is proposed; nothing where nothing was asked for.
+
+    Standard: PS3.4 C.5.1.1 (C-FIND), C.5.2.1 and C.5.3.1 (C-MOVE and C-GET): a byte each.
+    """
+    names = [name for name, _ in _EXTENDED] if query else _RETRIEVE_EXTENDED
+    wanted = bytes(getattr(options, name) for name in names).rstrip(b"\0")
+    return (ExtendedNegotiation(sop_class_uid, wanted),) if wanted else ()
+
+
+def timeout_options(parser: argparse.ArgumentParser, *, connecting: bool) -> None:
+    """``-ta``, ``-td``, ``-tn``, and ``-to`` of what opens connections."""
+    group = parser.add_argument_group("timeouts in seconds")
+    add = group.add_argument
+    if connecting:
+        add("-to", "-tc", "--timeout", "--connection-timeout", type=seconds, metavar="S",
+            help="for the connection (30)")  # fmt: skip
+    add("-ta", "--acse-timeout", type=seconds, metavar="S", help="for A-ASSOCIATE, A-RELEASE (30)")
+    add("-td", "--dimse-timeout", type=seconds, metavar="S", help="for a response (60)")
+    add("-tn", "--network-timeout", type=seconds, metavar="S",
+        help="for the peer to take data (60)")  # fmt: skip
 
 
 def requestor_options(parser: argparse.ArgumentParser) -> None:
     """AE titles, timeouts and TLS of a command that opens associations."""
     add = parser.add_argument
-    add("-aet", "--calling", type=ae_title, default="HILUM", metavar="TITLE",
+    add("-aet", "--calling", "--calling-aet", type=ae_title, default="HILUM", metavar="TITLE",
         help="our AE title (HILUM)")  # fmt: skip
-    add("-aec", "--called", type=ae_title, metavar="TITLE", help="the peer's AE title (ANY-SCP)")
+    add("-aec", "--called", "--called-aet", type=ae_title, metavar="TITLE",
+        help="the peer's AE title (ANY-SCP)")  # fmt: skip
     add("-pdu", "--max-pdu", type=maximum_length, metavar="BYTES",
         help="longest PDU that we receive; 0 is no limit")  # fmt: skip
     add("--json", action="store_true", help="print one JSON document and nothing else")
     verbosity_options(parser)
-    group = parser.add_argument_group("timeouts in seconds")
-    add = group.add_argument
-    add("-to", "--timeout", type=seconds, metavar="S", help="for the connection (30)")
-    add("-ta", "--acse-timeout", type=seconds, metavar="S", help="for A-ASSOCIATE, A-RELEASE (30)")
-    add("-td", "--dimse-timeout", type=seconds, metavar="S", help="for a response (60)")
-    add(
-        "-tn",
-        "--network-timeout",
-        type=seconds,
-        metavar="S",
-        help="for the peer to take data (60)",
-    )
+    timeout_options(parser, connecting=True)
     group = parser.add_argument_group("TLS")
     add = group.add_argument
     add("--tls", "+tla", action="store_true", help="use TLS (any of these options does)")
@@ -220,8 +316,9 @@ def requestor_options(parser: argparse.ArgumentParser) -> None:
 def timeouts_of(options: argparse.Namespace) -> Timeouts:
     """The timeouts that were given, over the defaults."""
     given = {
-        "connect": options.timeout,
+        "connect": getattr(options, "timeout", None),
         "associate": options.acse_timeout,
+        "artim": options.acse_timeout,
         "release": options.acse_timeout,
         "dimse": options.dimse_timeout,
         "write": options.network_timeout,

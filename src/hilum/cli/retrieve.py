@@ -12,12 +12,23 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from hilum.cli.keys import LEVEL, MODELS, Identifier, identifier_of, key_options, model_options
+from hilum.cli.keys import (
+    LEVEL,
+    MODELS,
+    Identifier,
+    identifier_of,
+    key_options,
+    level_option,
+    model_options,
+)
 from hilum.cli.options import (
     PeerAddress,
     ae_title,
     client_tls,
     count,
+    explained,
+    extended_items,
+    extended_options,
     limits_of,
     parser,
     peer_and_rest,
@@ -25,6 +36,7 @@ from hilum.cli.options import (
     requestor_options,
     server_tls,
     timeouts_of,
+    transfer_syntax_options,
 )
 from hilum.cli.received import Counter, Folder
 from hilum.cli.report import print_json, shown
@@ -58,12 +70,15 @@ def _parser(name: str, description: str) -> ArgumentParser:
         f"{description} What is wanted is named by -k: a study by "
         "StudyInstanceUID=UID, with --level SERIES or IMAGE one of its parts. Exit code 0 if no "
         "sub-operation failed.",
-        f"hilum {name} [options] -k KEY=VALUE … [TITLE@]HOST:PORT | HOST PORT",
+        f"hilum {name} [options] -k KEY=VALUE … [TITLE@]HOST:PORT\n"
+        f"       hilum {name} [options] -k KEY=VALUE … HOST PORT",
     )
     add = result.add_argument
     add("peer", nargs="+", help="the peer")
     model_options(result, worklist=False, composite=True)
     key_options(result)
+    level_option(result)
+    extended_options(result, query=False)
     add("--cancel-after", "--cancel", type=count, metavar="N",
         help="send C-CANCEL after N instances")  # fmt: skip
     return result
@@ -87,6 +102,7 @@ def get(argv: Sequence[str]) -> int:
         "--sop-class", action="append", default=[], metavar="UID",
         help="storage class to ask for, by UID or keyword; may be repeated (the usual ones)",
     )  # fmt: skip
+    transfer_syntax_options(arguments, "every usual one is proposed, see --uncompressed")
     syntaxes = arguments.add_mutually_exclusive_group()
     syntaxes.add_argument(
         "--uncompressed", action="store_true", help="ask for uncompressed transfer syntaxes only"
@@ -111,7 +127,7 @@ def move(argv: Sequence[str]) -> int:
         "Have a peer send to an AE that it knows (C-MOVE), or to this program with --port.",
     )
     arguments.add_argument(
-        "-aem", "--move", "--destination", dest="destination", type=ae_title, metavar="TITLE",
+        "-aem", "--move", "--move-aet", "--destination", dest="destination", type=ae_title, metavar="TITLE",
         help="AE title to send to (ours)",
     )  # fmt: skip
     arguments.add_argument(
@@ -121,7 +137,14 @@ def move(argv: Sequence[str]) -> int:
     arguments.add_argument(
         "--store", action="store_true", help="receive what is sent, on port 11113 or --port"
     )
+    arguments.add_argument(
+        "--store-aet",
+        type=ae_title,
+        metavar="TITLE",
+        help="accepted; every title is answered there",
+    )
     _output_options(arguments)
+    transfer_syntax_options(arguments, "all uncompressed ones are proposed for the request")
     requestor_options(arguments)
     return _main(arguments, argv, "move")
 
@@ -142,7 +165,7 @@ def _main(arguments: ArgumentParser, argv: Sequence[str], operation: str) -> int
     except ConfigurationError as error:
         arguments.error(str(error))
     except (HilumError, OSError) as error:
-        report.error = str(error)
+        report.error = explained(error, peer, options.calling)
     return report.end()
 
 
@@ -188,6 +211,7 @@ async def _get(
             peer,
             options,
             contexts=contexts,
+            items=extended_items(options, model, query=False),
             roles=roles.values(),
             open_store=while_retrieving(received.open_store),
         )
@@ -228,7 +252,12 @@ async def _move(
 ) -> None:
     async with (
         _listening(options, report),
-        await _connect(peer, options, contexts=((model, NATIVE),)) as association,
+        await _connect(
+            peer,
+            options,
+            contexts=((model, NATIVE),),
+            items=extended_items(options, model, query=False),
+        ) as association,
     ):
         syntax = association.context_for(model).transfer_syntax
         responses = association.c_move(

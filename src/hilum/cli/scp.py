@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hilum.cli.options import (
     PeerAddress,
+    accepted,
     ae_title,
     count,
     limits_of,
@@ -22,6 +23,8 @@ from hilum.cli.options import (
     peer_and_rest,
     port_to_listen_on,
     server_tls,
+    timeout_options,
+    timeouts_of,
     verbosity_options,
 )
 from hilum.cli.received import Counter, Folder
@@ -68,8 +71,8 @@ def _parser() -> ArgumentParser:
     commands = result.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
     for name, description in _COMMANDS.items():
         command = commands.add_parser(
-            name, description=description, help=description.partition(".")[0].lower(),
-            prefix_chars="-+", allow_abbrev=False,
+            name, description=description, help=_first_lower(description.partition(". ")[0]),
+            usage=f"hilum scp {name} [options] PORT", prefix_chars="-+", allow_abbrev=False,
         )  # fmt: skip
         _options(command)
         if name == "store":
@@ -91,13 +94,19 @@ def _parser() -> ArgumentParser:
     return result
 
 
+def _first_lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:].removesuffix(".")
+
+
 def _options(command: ArgumentParser) -> None:
     add = command.add_argument
     add("port_word", nargs="?", type=port_to_listen_on, metavar="PORT", help="port to listen on")
     add("--port", "-p", type=port_to_listen_on, metavar="N", help="the same; 0 takes a free one")
-    add("--host", "-ba", default="0.0.0.0", metavar="ADDRESS",  # noqa: S104 - as others do
+    add("--host", "-ba", "--bind-address", default="0.0.0.0", metavar="ADDRESS",  # noqa: S104 - as others do
         help="address to listen on (every IPv4 one)")  # fmt: skip
-    add("-aet", "--aetitle", type=ae_title, default="HILUM", metavar="TITLE", help="our AE title")
+    add("-aet", "--aetitle", "--ae-title", type=ae_title, default="HILUM", metavar="TITLE",
+        help="our AE title (HILUM)")  # fmt: skip
+    accepted(command, "-pm", "--promiscuous", "+xa", "--accept-all", "--fork")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--any", action="store_true", help="answer to any called AE title (default)")
     which.add_argument("--require-called", action="store_true",
@@ -111,6 +120,7 @@ def _options(command: ArgumentParser) -> None:
     add("--tls-key", type=Path, metavar="FILE", help="its private key, if not in the same file")
     add("+tls", dest="tls_pair", nargs=2, type=Path, metavar=("KEY", "CERT"), help="both at once")
     add("--tls-ca", "+cf", type=Path, metavar="FILE", help="authorities that clients must show")
+    timeout_options(command, connecting=False)
     verbosity_options(command)
 
 
@@ -128,7 +138,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         return run(_receive(options))
     except ConfigurationError as error:
-        arguments.error(str(error))
+        print(f"usage: hilum scp {options.command} [options] PORT", file=sys.stderr)
+        print(f"hilum scp {options.command}: error: {error}", file=sys.stderr)
+        return 2
 
 
 def _destination(arguments: ArgumentParser, word: str) -> PeerAddress:
@@ -168,6 +180,7 @@ async def _receive(options: Namespace) -> int:
             options.host,
             options.port,
             _authorise(options, service.accept),
+            timeouts=timeouts_of(options),
             limits=limits,
             tls=server_tls(options),
         )

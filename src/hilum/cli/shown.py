@@ -184,9 +184,8 @@ def table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
         least += widest
     for line in cells:
         shown.add_row(*(Text(line[n]) for n in used))
-    console = Console()
-    console.width = max(console.width, least)
-    console.print(shown)
+    # Both: a terminal that says of itself that it is dumb has 80 columns for rich otherwise.
+    Console(width=max(Console().width, least), height=25).print(shown)
     if not cells:
         print("none")
 

@@ -14,6 +14,7 @@ from hilum.cli.options import (
     peer_and_rest,
     requestor_options,
     timeouts_of,
+    transfer_syntax_options,
 )
 from hilum.cli.report import StoreReport, shown
 from hilum.cli.running import run, set_up_logging
@@ -40,7 +41,9 @@ def _parser() -> ArgumentParser:
         help="attempts to go on after an association broke (3)")  # fmt: skip
     # Typed by habit; what they ask for is always done here.
     add("+sd", "--scan-directories", "+r", "--recurse", "-r", "-R", "--required",
-        "-nh", "--no-halt", action="store_true", help="accepted; always so")  # fmt: skip
+        "-nh", "--no-halt", "-cx", "--required-contexts", action="store_true",
+        help="accepted; always so")  # fmt: skip
+    transfer_syntax_options(result, "a file's own transfer syntax is proposed")
     requestor_options(result)
     return result
 

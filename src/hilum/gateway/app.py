@@ -357,8 +357,12 @@ class Gateway:
             await asyncio.to_thread(storage.close)
             raise
         gateway._committer.start()
+        listening = None
         try:
             await gateway._apply(gateway._router.snapshot, first=True)
+            if config.web != "off" and can_pass_sockets():
+                host, port = parse_address(config.web, "web")
+                listening = listen_for_web(host or "0.0.0.0", port)  # noqa: S104 - as asked for
         except BaseException:
             await gateway.stop()
             raise
@@ -373,7 +377,7 @@ class Gateway:
         gateway._task(gateway._forget_forever(), "old commitments")
         gateway._task(gateway._move_forever(), "mover")
         if config.web != "off":
-            gateway._task(gateway._keep_web(), "web")
+            gateway._task(gateway._keep_web(listening), "web")
         return gateway
 
     async def stop(self) -> None:
@@ -546,7 +550,12 @@ class Gateway:
         beat, counters = self._beat, self._committer.counters
         beat.changes = self._router.snapshot.changes
         servers = [server for _, server in self.servers.values()]
-        beat.listeners = [f"{h}:{p}" for server in servers for h, p in server.addresses]
+        beat.opened = {
+            name: [f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in server.addresses]
+            for name, (_, server) in tuple(self.servers.items())
+        }
+        beat.not_open = dict(self._not_open)
+        beat.listeners = [address for each in beat.opened.values() for address in each]
         beat.associations = sum(len(server.associations) for server in servers)
         beat.associations_accepted = sum(server.accepted for server in servers)
         beat.associations_rejected = sum(server.rejected for server in servers)
@@ -597,16 +606,14 @@ class Gateway:
                 except (HilumError, NotFound, OSError) as error:
                     log.error("%s", error)
 
-    async def _keep_web(self) -> None:
+    async def _keep_web(self, listening: socket.socket | None) -> None:
         """The web process: there while someone asks it, ended when we do (its stdin closes)."""
         config = self.config
         host, port = parse_address(config.web, "web")
         command = [sys.executable, "-m", "hilum", "web", "--data", str(self._storage.data)]
         command += ["--listen", f"{host or '0.0.0.0'}:{port}"]  # noqa: S104 - as asked for
         command += ["--reserve", str(config.store.reserve)]
-        listening = None
-        if can_pass_sockets():
-            listening = listen_for_web(host or "0.0.0.0", port)  # noqa: S104 - as asked for
+        if listening is not None:
             command += ["--descriptor", str(listening.fileno())]
         try:
             while True:

@@ -21,7 +21,8 @@ FRESH = 5.0
 class Heartbeat:
     """Counters since the start, and what is going on now.
 
-    ``changes`` is the directory's change counter that is followed.
+    ``changes`` is the directory's change counter that is followed; ``opened`` has the addresses of
+    each listener by its name, ``not_open`` why one is not.
     """
 
     pid: int = field(default_factory=os.getpid)
@@ -29,6 +30,8 @@ class Heartbeat:
     started: float = field(default_factory=time.time)
     written: float = 0.0
     listeners: list[str] = field(default_factory=list)
+    opened: dict[str, list[str]] = field(default_factory=dict)
+    not_open: dict[str, str] = field(default_factory=dict)
     associations: int = 0
     associations_accepted: int = 0
     associations_rejected: int = 0

@@ -149,6 +149,17 @@ def _why(error: BaseException) -> str:
         return "timed out"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(error, socket.gaierror):
+        return "the name of this host is not known"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message.lower()}"
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        # What OpenSSL calls a first byte that no TLS record has.
+        plain = reason in ("wrong version number", "record layer failure", "unknown protocol")
+        return "the other side speaks no TLS there" if plain else reason
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     return str(error) or repr(error)
 
 

@@ -393,7 +393,9 @@ async def serve(
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}"
+        ) from error
     for family, kind, protocol, _, address in dict.fromkeys(found):
         sock = socket.socket(family, kind, protocol)
         try:
@@ -410,7 +412,8 @@ async def serve(
             sock.close()
             await server.close(0)
             raise ConfigurationError(
-                f"cannot listen on {address[0]}:{port}: {error.strerror or error}"
+                f"cannot listen on {address[0]}:{port}: {(error.strerror or str(error)).lower()}; "
+                "choose another port, or end what has it"
             ) from error
         server._listen(sock)
     return server

@@ -95,11 +95,20 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"certificate {certificate} with key {key}: {error}") from error
+        with_key = f" with key {key}" if key is not None else ""
+        raise ConfigurationError(f"certificate {certificate}{with_key}: {_why(error)}") from error
 
 
 def _trust(context: ssl.SSLContext, ca: Path) -> None:
     try:
         context.load_verify_locations(ca)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"certificate authorities {ca}: {error}") from error
+        raise ConfigurationError(f"certificate authorities {ca}: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        known = {"NO_CERTIFICATE_OR_CRL_FOUND": "no certificate in PEM", "PEM_LIB": "no PEM file"}
+        reason = error.reason or str(error)
+        return known.get(reason, reason.replace("_", " ").lower())
+    return (error.strerror or str(error)).lower()

@@ -21,6 +21,7 @@ __all__ = [
     "decode_text",
     "fold",
     "fold_name",
+    "is_character_set",
     "integer",
     "single_codec",
     "tm",
@@ -237,6 +238,12 @@ def _codec(term: str) -> str:
         if found is not None:
             return family + found[1]
     return "ascii"
+
+
+def is_character_set(name: str) -> bool:
+    """Whether a defined term, or another name of a character set, is known here."""
+    plain = re.sub(r"[^A-Z0-9]", "", name.upper())
+    return _codec(name) != "ascii" or plain in ("ASCII", "ISOIR6", "ISO2022IR6")
 
 
 def single_codec(character_set: bytes) -> str | None:

@@ -8,7 +8,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import ssl
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -342,9 +345,9 @@ def test_listeners(run: Run) -> None:
     found = {each["name"]: each for each in run("listener", "ls", "--json").json}
     assert found.keys() == {"dicom", "dose", "six"}
     assert (found["dose"]["any_title"], found["dose"]["default_title"]) == (True, "RAIVEN")
-    shown = dict(run("listener", "ls").lines)
-    assert shown["dose"] == "*:8104 (any title → RAIVEN)"
-    assert shown["six"] == "[::1]:8105 (TLS; from 10.0.0.0/8; disabled)"
+    shown = {name: (where, state) for name, where, state in run("listener", "ls").lines}
+    assert shown["dose"] == ("*:8104 (any title → RAIVEN)", "no gateway runs")
+    assert shown["six"][0] == "[::1]:8105 (TLS; from 10.0.0.0/8; disabled)"
     assert run("listener", "rm", "dose").code == 0
     assert "dose" not in run("listener", "ls").out
 
@@ -419,6 +422,55 @@ def test_config_check(run: Run, tmp_path: Path) -> None:
 
 
 # ── settings as files ─────────────────────────────────────────────────────────────────────────
+
+
+def test_usage_errors_are_one_line(run: Run) -> None:
+    for words, says in (
+        (["ae", "add"], "hilum ae add: error: missing argument 'TITLE'; see hilum ae add --help"),
+        (["ae", "add", "X", "--duplicates", "some"], "'some' is not one of 'keep_both', "),
+        (["ls", "--limit", "-1"], "greater than or equal to 0"),
+        (["fetch", "pacs", "--modality", "XX"], "hilum fetch PEER: error: invalid value for"),
+        (["comitments"], "hilum: no command 'comitments'; did you mean 'commitments'?"),
+    ):
+        said = run(*words)
+        assert said.code == 2
+        assert says in said.err
+        assert said.err.count("\n") == 1
+
+
+def test_help_names_values_and_shows_the_options_of_fetch(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    for words in (["fetch", "--help"], ["fetch", "PACS", "--help"]):
+        shown = run(*words).out
+        assert "hilum fetch PEER [OPTIONS]" in shown
+        assert re.search(r"--title +TITLE ", shown)
+        assert "--no-again" not in shown
+        assert "<str>" not in shown.replace("PEER      <str>", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_on_a_terminal_columns_have_headings_and_uids_stay_whole(data: Path) -> None:
+    import pty
+
+    def shown(*words: str) -> list[str]:
+        ours, its = pty.openpty()
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "hilum", *words],
+                stdout=its, env=os.environ | {"COLUMNS": "40", "TERM": "dumb"}, check=True,
+            )  # fmt: skip
+            return os.read(ours, 1 << 16).decode().splitlines()
+        finally:
+            os.close(ours)
+            os.close(its)
+
+    heading, *lines = shown("ls")
+    assert heading.split()[:3] == ["date", "patient", "ID"]
+    assert {line.split()[0] for line in lines if "1." in line} == {"20260301"}
+    assert "quarantine" not in heading
+    assert shown("jobs", "ls")[-1] == "none"
 
 
 def test_the_directory_goes_out_and_in(run: Run, data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from tests import samples
 
-from hilum.cli.keys import identifier_of, key, key_options, model_options
+from hilum.cli.keys import identifier_of, key, key_options, level_option, model_options
 from hilum.errors import ConfigurationError
 from hilum.services.datasets import decode
 from hilum.services.transfer_syntaxes import (
@@ -31,6 +31,7 @@ def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prefix_chars="-+", allow_abbrev=False)
     model_options(parser, worklist=True, composite=True)
     key_options(parser)
+    level_option(parser)
     return parser.parse_args(words)
 
 

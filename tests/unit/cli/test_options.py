@@ -109,7 +109,7 @@ def test_options_of_other_toolkits(words: list[str]) -> None:
         (["-td", "soon"], "give seconds above 0"),
         (["-pdu", "100"], "4096"),
         (["-pdu", "-1"], "-pdu"),
-        (["-v", "-q"], "not allowed with"),
+        (["-ll", "loud"], "log level 'loud' is none of"),
         (["--unheard-of"], "unrecognized"),
         (["--calli", "ME"], "unrecognized"),
     ],

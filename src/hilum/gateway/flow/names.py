@@ -35,6 +35,11 @@ class HostNames:
         """Whether there is a name that was not found, or not looked for."""
         return any(not networks for networks in self.networks(peers).values())
 
+    @staticmethod
+    def is_known(peer: Peer) -> bool:
+        """Whether a peer's host is an address, a range, or a name that is found now. Blocks."""
+        return peer.host == "*" or bool(_literal(peer.host) or _resolved(peer.host))
+
     def look_up(self, peers: Iterable[Peer]) -> None:
         """Ask the resolver for every name. Blocks."""
         names = {peer.host for peer in peers if not _literal(peer.host)}

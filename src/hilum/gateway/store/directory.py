@@ -28,9 +28,11 @@ from hilum.gateway.store.entries import (
     Peer,
     Snapshot,
     check_ae_title,
+    check_charset,
     check_group,
     check_listener,
     check_peer,
+    check_uid,
     check_user_name,
 )
 from hilum.gateway.store.passcodes import hash_passcode
@@ -306,6 +308,9 @@ def _check_called_title(title: CalledTitle) -> None:
             )
     if title.commitment:
         Delivery.parse(title.commitment)
+    for uid in (*title.transfer_syntaxes, *title.sop_classes):
+        check_uid(uid)
+    check_charset(title.fallback_charset)
     if (title.kind is TitleKind.ACCOUNT) != (title.account_id is not None):
         raise ConfigurationError(
             f"called AE title {title.title!r}: a title of kind 'account' needs a user, "
@@ -360,10 +365,13 @@ def _put(connection: Connection, table: Table, row: Mapping[str, object]) -> Non
         connection.execute(insert(table).values(row))
 
 
+_COMMANDS = {"called AE title": "ae", "listener": "listener", "peer": "peer"}
+
+
 def _remove(connection: Connection, table: Table, key: str, what: str) -> None:
     column = next(iter(table.primary_key.columns))
     if not connection.execute(delete(table).where(column == key)).rowcount:
-        raise NotFound(f"no {what} {key!r}")
+        raise NotFound(f"no {what} {key!r}; 'hilum {_COMMANDS[what]} ls' lists them")
 
 
 def _setting(connection: Connection, key: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from hilum.errors import ConfigurationError
 from hilum.gateway.store.delivery import Delivery
 from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy, TitleKind
+from hilum.services.text import is_character_set
 
 __all__ = [
     "DEFAULT_SERVICES",
@@ -28,9 +29,11 @@ __all__ = [
     "Peer",
     "Snapshot",
     "check_ae_title",
+    "check_charset",
     "check_group",
     "check_listener",
     "check_peer",
+    "check_uid",
     "check_user_name",
 ]
 
@@ -244,6 +247,29 @@ def check_ae_title(title: str) -> None:
         )
 
 
+def check_uid(uid: str) -> None:
+    """Check a UID that someone configures (PS3.5 9.1).
+
+    Raises:
+        ConfigurationError: it cannot be a UID.
+    """
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", uid) or len(uid) > 64:
+        raise ConfigurationError(f"{uid!r} is no UID; write it like 1.2.840.10008.1.2.1")
+
+
+def check_charset(term: str) -> None:
+    """Check a character set for text that names none; "" is the default.
+
+    Raises:
+        ConfigurationError: nothing is known by this name.
+    """
+    if term and not is_character_set(term):
+        raise ConfigurationError(
+            f"character set {term!r} is not known; write a defined term of (0008,0005) such as "
+            "'ISO_IR 100', or a name such as cp1252"
+        )
+
+
 def check_user_name(name: str, alias_title: str | None) -> None:
     """Check a user name and the alias title that goes with it.
 
@@ -334,6 +360,7 @@ def check_peer(peer: Peer) -> None:
             )
     if peer.port is not None:
         _check_port(peer.port, 1)
+    check_charset(peer.fallback_charset)
     if peer.commitment:
         Delivery.parse(peer.commitment)
     # Of a group, any member's passcode may prove it.

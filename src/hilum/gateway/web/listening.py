@@ -32,8 +32,10 @@ def listen_for_web(host: str, port: int) -> socket.socket:
         family, _, _, _, address = found[0]
         listening = socket.create_server(address[:2], family=family)
     except OSError as error:
+        # socket.create_server puts the address behind the system's words once more.
+        why = (error.strerror or str(error)).partition(" (while")[0].lower()
         raise ConfigurationError(
-            f"the web pages cannot listen on {host}:{port}: {error}; "
+            f"the web pages cannot listen on {host}:{port}: {why}; "
             "choose another address with --web, or --web off"
         ) from error
     listening.setblocking(False)
