@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -101,6 +100,8 @@ def _command(module: str) -> Callable[[list[str]], int]:
 def _gateway(words: list[str]) -> int:
     own = _PROCESSES.get(words[0])
     if own is None and words[0] not in _GATEWAY and not words[0].startswith("-"):
+        import difflib  # only for a word that nobody knows
+
         near = difflib.get_close_matches(words[0], [*_TOOLS, *_GATEWAY], n=1)
         meant = f"did you mean '{near[0]}'? " if near else ""
         print(f"hilum: no command '{words[0]}'; {meant}see hilum --help", file=sys.stderr)
