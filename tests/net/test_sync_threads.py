@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from tests.net.sync_world import (
     BOTH_ROLES,
     CT,
@@ -194,6 +194,23 @@ def test_a_slow_consumer_pauses_the_provider(provider):
     assoc.release()
     assert assoc.is_released
     assert find.closed.wait(10)
+
+
+@within(30)
+def test_an_iterator_that_is_held_and_never_read_on_is_given_up(provider, monkeypatch, caplog):
+    monkeypatch.setattr(_config, "UNTAKEN_RESPONSES_TIMEOUT", 0.5)
+    find = Endless(100_000, "x" * 5000)
+    assoc = associate(provider.start((evt.EVT_C_FIND, find)))
+    responses = assoc.send_c_find(identifier(), FIND)
+    assert next(responses)[0].Status == 0xFF00
+    assert find.closed.wait(20), "the provider still waits"
+    *taken, last = responses
+    assert all(status.Status == 0xFF00 for status, _ in taken)
+    assert last[0] == Dataset()
+    assert last[1] is None
+    assert "nobody has taken any" in caplog.text
+    assert assoc.send_c_echo().Status == 0x0000, "the association goes on"
+    assoc.release()
 
 
 @within(20)

@@ -24,6 +24,7 @@ __all__ = [
     "STORE_RECV_CHUNKED_DATASET",
     "STORE_SEND_CHUNKED_DATASET",
     "UNRESTRICTED_STORAGE_SERVICE",
+    "UNTAKEN_RESPONSES_TIMEOUT",
     "USE_SHORT_DIMSE_AET",
     "VALIDATORS",
     "WINDOWS_TIMER_RESOLUTION",
@@ -59,6 +60,12 @@ not in memory. One association receives one at a time. Ours; pynetdicom keeps al
 MAX_WAITING_RESPONSES = 256
 """Responses received that a program has not yet taken from its iterator; reading from the peer
 pauses when so many wait. Ours; pynetdicom keeps all in memory."""
+
+UNTAKEN_RESPONSES_TIMEOUT: float | None = 600.0
+"""Seconds for which a program may leave ``MAX_WAITING_RESPONSES`` untaken, not one of them taken,
+before the operation is cancelled and its iterator ends as when the association is lost; None waits
+for ever. Ours: a program may look at one response for minutes, but one that has forgotten its
+iterator would keep the peer waiting for ever."""
 
 PASS_CONTEXTVARS = False
 """Whether handlers run in a copy of the context in which the server was started, or the

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
-from hilum.errors import HilumError
+from hilum.errors import AssociationTimeout, HilumError
 from hilum.net.association import Response
 from hilum.net.requests import Responses
 from hilum.net.service import Outcome
@@ -76,14 +76,31 @@ class Feed:
     async def _run(self) -> None:
         try:
             async for response in self.responses:
-                await self.inbox.put(response)
+                self.inbox.put_now(response)
+                if self.inbox.is_full:
+                    await self._room()
         except HilumError as error:
+            await self.responses.aclose()
             self.inbox.put_now(error)
         except asyncio.CancelledError:
             pass
         finally:
             self.is_over = True
             self.inbox.put_now(None)
+
+    async def _room(self) -> None:
+        """Wait for the iterating thread, however slow it is, as long as it takes anything at all."""
+        while self.inbox.is_full:
+            taken = self.inbox.taken
+            try:
+                async with asyncio.timeout(_config.UNTAKEN_RESPONSES_TIMEOUT):
+                    await self.inbox.room()
+            except TimeoutError:
+                if self.inbox.taken == taken:
+                    raise AssociationTimeout(
+                        "nobody has taken any of the responses that are here for "
+                        f"{_config.UNTAKEN_RESPONSES_TIMEOUT:g} s: the operation is given up"
+                    ) from None
 
     async def store(self, serve: Callable[[], Outcome]) -> Outcome:
         """Let the iterating thread serve a C-STORE."""

@@ -141,7 +141,7 @@ class Inbox(Generic[T]):
 
     Args:
         loop: the giver.
-        limit: how many may wait in it before ``put`` waits.
+        limit: with how many it is full.
     """
 
     def __init__(self, loop: Loop, limit: int) -> None:
@@ -150,9 +150,16 @@ class Inbox(Generic[T]):
         self._items: deque[T] = deque()
         self._condition = threading.Condition()
         self._room: asyncio.Future[None] | None = None
+        #: How many have been taken so far.
+        self.taken = 0
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many wait that no more should be added."""
+        return len(self._items) >= self._limit
 
     def __contains__(self, item: object) -> bool:
         with self._condition:
@@ -164,19 +171,15 @@ class Inbox(Generic[T]):
             self._items.append(item)
             self._condition.notify()
 
-    async def put(self, item: T) -> None:
-        """Add one, and wait while there are more than the limit."""
-        self.put_now(item)
-        if len(self._items) >= self._limit:
-            self._room = asyncio.get_running_loop().create_future()
+    async def room(self) -> None:
+        """Wait while it is full, and then until half of it is taken."""
+        self._room = asyncio.get_running_loop().create_future()
+        try:
             # Between the two the thread may have taken everything without seeing ``_room``.
-            if len(self._items) < self._limit:
-                self._room = None
-                return
-            try:
+            if self.is_full:
                 await self._room
-            finally:
-                self._room = None
+        finally:
+            self._room = None
 
     def get(self) -> T:
         """The next one; waits for it, in the thread that takes."""
@@ -184,6 +187,7 @@ class Inbox(Generic[T]):
             while not self._items:
                 self._condition.wait()
             item = self._items.popleft()
+            self.taken += 1
             room = self._room
             if room is not None and len(self._items) <= self._limit // 2:
                 self._loop.post(_settle, room, None, None)
