@@ -1,8 +1,8 @@
-"""An association: what its user calls, and what holds its parts together.
+"""An association: what holds its parts together, its beginning and its end.
 
-``requests`` sends ours and gives their responses, ``serving`` does what the peer asks, ``receiving``
-and ``sending`` carry both. Messages are dispatched by Message ID, so that a request from the peer
-stalls no response to ours.
+``operations`` is what its user calls, ``requests`` sends that and gives the responses, ``serving`` does
+what the peer asks, ``receiving`` and ``sending`` carry both. Messages are dispatched by Message ID, so
+that a request from the peer stalls no response to ours.
 
 Standard: PS3.7 6.3, 7.5, 9 and 10; PS3.8 7.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,14 +29,13 @@ from hilum.errors import (
 )
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.link import Link
+from hilum.net.operations import Operations
 from hilum.net.receiving import Receiving
 from hilum.net.requests import Requests, Response, Responses
 from hilum.net.sending import Sending
-from hilum.net.service import Accept, Context, Part, Peer
+from hilum.net.service import Accept, Context, Peer
 from hilum.net.serving import Serving
-from hilum.services.datasets import encode
-from hilum.services.sop_classes import VERIFICATION
-from hilum.wire.command import CommandField, Priority
+from hilum.wire.command import CommandField
 from hilum.wire.connection import (
     Aborted,
     Accepted,
@@ -55,7 +54,7 @@ from hilum.wire.negotiation import granted_roles, granted_window
 from hilum.wire.pdu import Abort, AssociateAC, AssociateRQ, ReleaseRP, ReleaseRQ
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    pass
 
 __all__ = ["Association", "Response", "Responses"]
 
@@ -64,7 +63,7 @@ log = logging.getLogger("hilum.net")
 _numbers = itertools.count(1)
 
 
-class Association:
+class Association(Operations):
     """One association, either role. Made by ``connect`` and ``serve``.
 
     Every request takes its turn: no more are outstanding than the asynchronous operations window
@@ -195,447 +194,6 @@ class Association:
     async def wait_closed(self) -> None:
         """Until the TCP connection is gone. Never raises for how it ended; see ``error``."""
         await asyncio.shield(self._closed)
-
-    # ── DIMSE-C ─────────────────────────────────────────────────────────────────────────────
-
-    async def c_echo(
-        self, timeout: float | None = None, *, message_id: int | None = None
-    ) -> Response:
-        """Verify that the peer answers.
-
-        Standard: PS3.7 9.1.5, PS3.4 A.
-
-        Args:
-            timeout: seconds to wait; None takes ``Timeouts.dimse``.
-            message_id: (0000,0110), 1 to 65,535; None, or one that is in use, takes the next free.
-
-        Raises:
-            NoPresentationContext: Verification was not accepted; the association is usable.
-            AssociationError: it ended, or timed out and was aborted.
-        """
-        return await self.requests.ask(
-            self.context_for(VERIFICATION),
-            CommandField.C_ECHO_RQ,
-            None,
-            timeout,
-            message_id,
-            affected_sop_class_uid=VERIFICATION,
-        )
-
-    async def c_store(
-        self,
-        data: Iterable[Part] | AsyncIterator[Part],
-        *,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        transfer_syntax_uid: str,
-        priority: int = Priority.MEDIUM,
-        move_originator: tuple[str, int] | None = None,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Response:
-        """Send one data set, part by part as ``data`` yields them, without decoding.
-
-        Standard: PS3.7 9.1.1, 9.3.1.
-
-        Args:
-            data: the encoded data set; every part but the last of even length, and none changed
-                before the association has ended or the response has come.
-            sop_class_uid: Affected SOP Class UID.
-            sop_instance_uid: Affected SOP Instance UID.
-            transfer_syntax_uid: how ``data`` is encoded; a context that accepted exactly this
-                one is used, nothing is converted.
-            priority: (0000,0700).
-            move_originator: AE title and Message ID of the C-MOVE this is a sub-operation of.
-            timeout: seconds to wait for the response after the last byte; None takes
-                ``Timeouts.dimse``.
-            message_id: see ``c_echo``.
-
-        Raises:
-            NoPresentationContext: nothing was sent, the association is usable.
-            AssociationError: it ended or timed out; whether the peer kept the data set is unknown.
-
-        Cancellation: half sent, the association is aborted (PS3.7 knows no other end).
-        """
-        context = self.context_for(sop_class_uid, transfer_syntax_uid, scu=True)
-        title, number = move_originator or (None, None)
-        return await self.requests.ask(
-            context,
-            CommandField.C_STORE_RQ,
-            data,
-            timeout,
-            message_id,
-            affected_sop_class_uid=sop_class_uid,
-            affected_sop_instance_uid=sop_instance_uid,
-            priority=priority,
-            move_originator_application_entity_title=title,
-            move_originator_message_id=number,
-        )
-
-    def c_find(
-        self,
-        identifier: bytes | Dataset,
-        *,
-        sop_class_uid: str,
-        transfer_syntax_uid: str | None = None,
-        context_class: str | None = None,
-        priority: int = Priority.MEDIUM,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Responses:
-        """Query the peer.
-
-        Standard: PS3.7 9.1.2, PS3.4 C.4.1 and K.4.1.
-
-        Args:
-            identifier: the keys; bytes must be in the context's transfer syntax.
-            sop_class_uid: of the information model, such as ``STUDY_ROOT_FIND``.
-            transfer_syntax_uid: use the context with this one; None takes the first accepted.
-            context_class: abstract syntax of the context where it is not the SOP class (UPS).
-            priority: (0000,0700).
-            timeout: seconds to wait for each response; None takes ``Timeouts.dimse``.
-            message_id: see ``c_echo``.
-
-        Returns:
-            The responses; nothing is sent before the first is asked for.
-
-        Raises:
-            NoPresentationContext: the class was not accepted; the association is usable.
-            InvalidDicom: the identifier cannot be encoded.
-        """
-        return self._responses(
-            CommandField.C_FIND_RQ,
-            identifier,
-            sop_class_uid,
-            context_class,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            priority=priority,
-        )
-
-    def c_get(
-        self,
-        identifier: bytes | Dataset,
-        *,
-        sop_class_uid: str,
-        transfer_syntax_uid: str | None = None,
-        context_class: str | None = None,
-        priority: int = Priority.MEDIUM,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Responses:
-        """Retrieve over this association: the peer's C-STOREs go to ``connect``'s ``open_store``.
-
-        The storage classes must have been proposed with the SCP role for us.
-
-        Standard: PS3.7 9.1.3, PS3.4 C.4.3.
-
-        Args:
-            identifier: which level and instances; otherwise as in ``c_find``.
-            sop_class_uid: such as ``STUDY_ROOT_GET``.
-            transfer_syntax_uid: see ``c_find``.
-            context_class: see ``c_find``.
-            priority: (0000,0700).
-            timeout: seconds to wait for each response or C-STORE; None takes ``Timeouts.dimse``.
-            message_id: see ``c_echo``.
-
-        Raises:
-            NoPresentationContext, InvalidDicom: see ``c_find``.
-        """
-        return self._responses(
-            CommandField.C_GET_RQ,
-            identifier,
-            sop_class_uid,
-            context_class,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            priority=priority,
-        )
-
-    def c_move(
-        self,
-        identifier: bytes | Dataset,
-        *,
-        sop_class_uid: str,
-        destination: str,
-        transfer_syntax_uid: str | None = None,
-        context_class: str | None = None,
-        priority: int = Priority.MEDIUM,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Responses:
-        """Have the peer send instances to an AE that it knows by title.
-
-        Standard: PS3.7 9.1.4, PS3.4 C.4.2.
-
-        Args:
-            identifier: which level and instances; otherwise as in ``c_find``.
-            sop_class_uid: such as ``STUDY_ROOT_MOVE``.
-            destination: AE title, at most 16 characters.
-            transfer_syntax_uid: see ``c_find``.
-            context_class: see ``c_find``.
-            priority: (0000,0700).
-            timeout: seconds to wait for each response; providers that send no pending responses
-                need as much as the whole retrieval takes. None takes ``Timeouts.dimse``.
-            message_id: see ``c_echo``.
-
-        Raises:
-            NoPresentationContext, InvalidDicom: see ``c_find``.
-        """
-        return self._responses(
-            CommandField.C_MOVE_RQ,
-            identifier,
-            sop_class_uid,
-            context_class,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            priority=priority,
-            move_destination=destination,
-        )
-
-    def _responses(
-        self,
-        field: CommandField,
-        identifier: bytes | Dataset,
-        sop_class_uid: str,
-        context_class: str | None,
-        transfer_syntax_uid: str | None,
-        timeout: float | None,
-        message_id: int | None,
-        **elements: object,
-    ) -> Responses:
-        self.must_be_open()
-        context = self.context_for(context_class or sop_class_uid, transfer_syntax_uid, scu=True)
-        data = _encoded(identifier, context)
-        elements["affected_sop_class_uid"] = sop_class_uid
-        return Responses(self.requests, context, field, data, timeout, message_id, elements)
-
-    # ── DIMSE-N ─────────────────────────────────────────────────────────────────────────────
-
-    async def n_event_report(
-        self,
-        data: bytes | Dataset | None,
-        *,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        event_type_id: int,
-        context_class: str | None = None,
-        transfer_syntax_uid: str | None = None,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Response:
-        """Tell the peer of an event; the one N-service that the provider invokes.
-
-        Standard: PS3.7 10.1.1.
-
-        Args:
-            data: event information; bytes must be in the context's transfer syntax.
-            sop_class_uid: Affected SOP Class UID.
-            sop_instance_uid: Affected SOP Instance UID.
-            event_type_id: (0000,1002).
-            context_class: abstract syntax of the context where it is not the SOP class (meta SOP
-                classes, UPS).
-            transfer_syntax_uid: use the context with this one; None takes the first accepted.
-            timeout: seconds to wait; None takes ``Timeouts.dimse``.
-
-        Raises:
-            NoPresentationContext: the class was not accepted; the association is usable.
-            InvalidDicom: the data set cannot be encoded.
-            AssociationError: it ended, or timed out and was aborted.
-        """
-        return await self._normalized(
-            CommandField.N_EVENT_REPORT_RQ,
-            data,
-            context_class or sop_class_uid,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            affected_sop_class_uid=sop_class_uid,
-            affected_sop_instance_uid=sop_instance_uid,
-            event_type_id=event_type_id,
-        )
-
-    async def n_get(
-        self,
-        *,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        attributes: Iterable[int] = (),
-        context_class: str | None = None,
-        transfer_syntax_uid: str | None = None,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Response:
-        """Read attributes of an instance that the peer manages.
-
-        Standard: PS3.7 10.1.2.
-
-        Args:
-            sop_class_uid: Requested SOP Class UID.
-            sop_instance_uid: Requested SOP Instance UID.
-            attributes: tags as 32-bit numbers; none asks for all.
-            context_class: see ``n_event_report``, as all that follow and what is raised.
-        """
-        return await self._normalized(
-            CommandField.N_GET_RQ,
-            None,
-            context_class or sop_class_uid,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            requested_sop_class_uid=sop_class_uid,
-            requested_sop_instance_uid=sop_instance_uid,
-            attribute_identifier_list=tuple(attributes) or None,
-        )
-
-    async def n_set(
-        self,
-        data: bytes | Dataset,
-        *,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        context_class: str | None = None,
-        transfer_syntax_uid: str | None = None,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Response:
-        """Change attributes of an instance that the peer manages.
-
-        Standard: PS3.7 10.1.3.
-
-        Args:
-            data: the modification list.
-            sop_class_uid: Requested SOP Class UID.
-            sop_instance_uid: Requested SOP Instance UID.
-            context_class: see ``n_event_report``, as all that follow and what is raised.
-        """
-        return await self._normalized(
-            CommandField.N_SET_RQ,
-            data,
-            context_class or sop_class_uid,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            requested_sop_class_uid=sop_class_uid,
-            requested_sop_instance_uid=sop_instance_uid,
-        )
-
-    async def n_action(
-        self,
-        data: bytes | Dataset | None,
-        *,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        action_type_id: int,
-        context_class: str | None = None,
-        transfer_syntax_uid: str | None = None,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Response:
-        """Ask for an action on an instance that the peer manages.
-
-        Standard: PS3.7 10.1.4.
-
-        Args:
-            data: action information.
-            sop_class_uid: Requested SOP Class UID.
-            sop_instance_uid: Requested SOP Instance UID.
-            action_type_id: (0000,1008).
-            context_class: see ``n_event_report``, as all that follow and what is raised.
-        """
-        return await self._normalized(
-            CommandField.N_ACTION_RQ,
-            data,
-            context_class or sop_class_uid,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            requested_sop_class_uid=sop_class_uid,
-            requested_sop_instance_uid=sop_instance_uid,
-            action_type_id=action_type_id,
-        )
-
-    async def n_create(
-        self,
-        data: bytes | Dataset | None,
-        *,
-        sop_class_uid: str,
-        sop_instance_uid: str | None = None,
-        context_class: str | None = None,
-        transfer_syntax_uid: str | None = None,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Response:
-        """Create an instance that the peer manages.
-
-        Standard: PS3.7 10.1.5.
-
-        Args:
-            data: the attribute list.
-            sop_class_uid: Affected SOP Class UID.
-            sop_instance_uid: Affected SOP Instance UID; without one the peer makes one, which its
-                response names.
-            context_class: see ``n_event_report``, as all that follow and what is raised.
-        """
-        return await self._normalized(
-            CommandField.N_CREATE_RQ,
-            data,
-            context_class or sop_class_uid,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            affected_sop_class_uid=sop_class_uid,
-            affected_sop_instance_uid=sop_instance_uid,
-        )
-
-    async def n_delete(
-        self,
-        *,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        context_class: str | None = None,
-        transfer_syntax_uid: str | None = None,
-        timeout: float | None = None,
-        message_id: int | None = None,
-    ) -> Response:
-        """Delete an instance that the peer manages.
-
-        Standard: PS3.7 10.1.6.
-
-        Args:
-            sop_class_uid: Requested SOP Class UID.
-            sop_instance_uid: Requested SOP Instance UID.
-            context_class: see ``n_event_report``, as all that follow and what is raised.
-        """
-        return await self._normalized(
-            CommandField.N_DELETE_RQ,
-            None,
-            context_class or sop_class_uid,
-            transfer_syntax_uid,
-            timeout,
-            message_id,
-            requested_sop_class_uid=sop_class_uid,
-            requested_sop_instance_uid=sop_instance_uid,
-        )
-
-    async def _normalized(
-        self,
-        field: CommandField,
-        data: bytes | Dataset | None,
-        context_class: str,
-        transfer_syntax_uid: str | None,
-        timeout: float | None,
-        message_id: int | None,
-        **elements: object,
-    ) -> Response:
-        """Roles are not looked at: peers report events whatever was negotiated, and are served."""
-        self.must_be_open()
-        context = self.context_for(context_class, transfer_syntax_uid)
-        encoded = None if data is None else (_encoded(data, context),)
-        return await self.requests.ask(context, field, encoded, timeout, message_id, **elements)
 
     # ── the end, as the user wants it ───────────────────────────────────────────────────────
 
@@ -851,9 +409,3 @@ class Association:
                 log.exception("association %d: the handler of its end failed", self.number)
         if not isinstance(error, HilumError | None):
             log.error("association %d ended: %s", self.number, error)
-
-
-def _encoded(data: bytes | Dataset, context: Context) -> bytes:
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    return encode(data, context.transfer_syntax)
