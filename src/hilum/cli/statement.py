@@ -98,7 +98,7 @@ def statement(offer: Offer | None, settings: Sequence[tuple[str, object, str, st
     parts = [_overview(offer)]
     if offer is not None:
         parts += [_gateway(offer), _settings(settings)]
-    parts += [_tools(), _library(), _transfer_syntaxes(offer), _statuses(offer), _character_sets(),
+    parts += [_tools(offer), _library(), _transfer_syntaxes(offer), _statuses(offer), _character_sets(),
               _security()]  # fmt: skip
     if offer is None:
         parts.append(_limits())
@@ -231,7 +231,7 @@ def _value(value: object) -> str:
     return str(value) if value not in ("", None) else "none"
 
 
-def _tools() -> str:
+def _tools(offer: Offer | None) -> str:
     native = ", ".join(TRANSFER_SYNTAXES[uid].name for uid in NATIVE)
     names = {found.uid: found.name for service in SERVICES for found in service.sop_classes}
     rows = [("`hilum echo`", "Verification", "SCU", native)]
@@ -247,6 +247,11 @@ def _tools() -> str:
     compressed = dict.fromkeys(s for _, syntaxes in contexts for s in syntaxes if s not in NATIVE)
     rows.append(("`hilum get`", f"{len(classes)} storage classes, or those named", "SCP by role selection",
                  f"{native}; images also {', '.join(TRANSFER_SYNTAXES[uid].name for uid in compressed)}"))  # fmt: skip
+    if offer is not None:
+        from hilum.gateway.flow.archive import FIND_CONTEXTS, GET_CONTEXTS, MOVE_CONTEXTS
+
+        asked = (*FIND_CONTEXTS, *MOVE_CONTEXTS, *GET_CONTEXTS)
+        rows += [("`hilum fetch`", names[uid], "SCU", native) for uid, _ in asked]
     rows.append(("`hilum scp store`", "as the gateway's storage", "SCP", "all of the table below"))
     rows.append(("`hilum scp qr`", "Query/Retrieve, storage", "SCP", "uncompressed; storage all"))
     rows.append(("`hilum scp mwl`", "Modality Worklist", "SCP", "uncompressed"))

@@ -42,7 +42,18 @@ from hilum.services.suboperations import Counts
 from hilum.services.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
 from hilum.wire.items import RoleSelection
 
-__all__ = ["OUR_TITLE", "Archive", "ArchiveFailed", "Retrieved", "Wanted", "get_contexts", "opened"]
+__all__ = [
+    "FIND_CONTEXTS",
+    "GET_CONTEXTS",
+    "MOVE_CONTEXTS",
+    "OUR_TITLE",
+    "Archive",
+    "ArchiveFailed",
+    "Retrieved",
+    "Wanted",
+    "get_contexts",
+    "opened",
+]
 
 OUR_TITLE = "HILUM"
 """Our AE title towards a peer that says no other."""
@@ -141,7 +152,7 @@ async def opened(
         *address,
         called=peer.ae_title,
         calling=peer.calling_ae or OUR_TITLE,
-        contexts=(*VERIFICATION_CONTEXTS, *_FIND_CONTEXTS, *contexts),
+        contexts=(*VERIFICATION_CONTEXTS, *FIND_CONTEXTS, *contexts),
         roles=roles,
         open_store=open_store,
         tls=tls,
@@ -151,9 +162,9 @@ async def opened(
         yield Archive(association, peer, max_instances)
 
 
-_FIND_CONTEXTS = ((STUDY_ROOT_FIND, NATIVE), (PATIENT_ROOT_FIND, NATIVE))
+FIND_CONTEXTS = ((STUDY_ROOT_FIND, NATIVE), (PATIENT_ROOT_FIND, NATIVE))
 MOVE_CONTEXTS = ((STUDY_ROOT_MOVE, NATIVE), (PATIENT_ROOT_MOVE, NATIVE))
-_GET_CONTEXTS = ((STUDY_ROOT_GET, NATIVE), (PATIENT_ROOT_GET, NATIVE))
+GET_CONTEXTS = ((STUDY_ROOT_GET, NATIVE), (PATIENT_ROOT_GET, NATIVE))
 
 
 def get_contexts(
@@ -171,12 +182,12 @@ def get_contexts(
     known = sorted(said - {""})
     found = storage_contexts(
         known,
-        room=MAX_CONTEXTS - 1 - len(_FIND_CONTEXTS) - len(_GET_CONTEXTS),  # 1: Verification
+        room=MAX_CONTEXTS - 1 - len(FIND_CONTEXTS) - len(GET_CONTEXTS),  # 1: Verification
         others=not known or "" in said,
         compressed_first=compressed_first,
     )
     roles = [RoleSelection(uid, scu=False, scp=True) for uid in dict(found)]
-    return (*_GET_CONTEXTS, *found), roles
+    return (*GET_CONTEXTS, *found), roles
 
 
 class Archive:
