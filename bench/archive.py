@@ -235,9 +235,9 @@ def say_rates(rates: dict[str, list[float]], what: str, warm: int = 1) -> None:
 
 def gateway(archive: Archive) -> None:
     """C-STORE to gateways on the full index and on an empty one."""
-    from bench.archive_peers import stored_by_turns
+    from bench.archive_peers import COLD, stored_by_turns
 
-    say_rates(stored_by_turns(archive), "C-STORE of 10 KB, 16 associations")
+    say_rates(stored_by_turns(archive), "C-STORE of 10 KB, 16 associations", COLD)
 
 
 def asking(archive: Archive) -> None:

@@ -182,7 +182,8 @@ def _lines(server: peers.Server, held: str, studies: int) -> Iterator[str]:
         )
 
 
-TURNS = 9
+TURNS, COLD = 21, 5
+"""Turns, and the first ones, in which caches fill."""
 
 
 class Scattered(Identities):
@@ -195,7 +196,7 @@ class Scattered(Identities):
 def stored_by_turns(archive: Archive) -> dict[str, list[float]]:
     """C-STORE per second to a gateway on an empty index and to one on the full index."""
     bench = Bench(archive.folder, Scattered())
-    scenario = Scenario("10k-16", "store", "10k", 16, 4000)
+    scenario = Scenario("10k-16", "store", "10k", 16, 2400)
     rates: dict[str, list[float]] = {"empty": [], "full": []}
     with ExitStack() as stack:
         running = {
