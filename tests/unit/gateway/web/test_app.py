@@ -441,7 +441,7 @@ def end(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
 def test_the_process_ends_with_its_parent(data: Path) -> None:
     process = start(data)
     try:
-        assert httpx.get(url(process) + "readyz").status_code == 200
+        assert httpx.get(url(process) + "healthz", timeout=20).status_code == 200
     except BaseException:
         process.kill()
         raise
@@ -478,7 +478,7 @@ def test_an_address_in_use_is_said(data: Path) -> None:
 def test_every_reason_to_end_at_once_is_no_hurry(data: Path) -> None:
     process = start(data)
     try:
-        assert httpx.get(url(process) + "readyz").status_code == 200
+        assert httpx.get(url(process) + "healthz", timeout=20).status_code == 200
         assert process.stdin is not None
         process.send_signal(signal.SIGSTOP)
         process.stdin.close()
