@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from hilum.errors import (
     AssociationRejected,
@@ -238,7 +239,7 @@ class Outbox:
         conversion: Conversion | None = None,
     ) -> None:
         self.summary = Summary()
-        #: Set it to send no more; what is outstanding still has its results.
+        #: Whether ``stop`` was called.
         self.stopped = False
         self._open = opened
         self._parallel = parallel
@@ -249,6 +250,8 @@ class Outbox:
         self._conversion = conversion or Reencoding()
         self._queue: deque[Source] = deque()
         self._idle: list[tuple[Contexts, Association]] = []
+        # Workers that have no association yet.
+        self._opening: set[asyncio.Task[None]] = set()
 
     async def send(self, sources: Sequence[Source]) -> None:
         """Send them, over as many associations as are allowed; on return each has its result."""
@@ -262,7 +265,10 @@ class Outbox:
             workers = min(self._parallel, len(self._queue))
             async with asyncio.TaskGroup() as group:
                 for number in range(workers):
-                    group.create_task(self._work(contexts, workers), name=f"store {number}")
+                    worker = group.create_task(
+                        self._work(contexts, workers), name=f"store {number}"
+                    )
+                    worker.add_done_callback(self._worker_ended)
             # What a worker gave back when it gave up is for the others, as long as any gets on.
             if self._answers == before:
                 break
@@ -272,10 +278,30 @@ class Outbox:
         while self._queue:
             self._report(SendResult(self._queue.popleft(), Outcome.NOT_SENT, reason=reason))
 
+    def _worker_ended(self, _: asyncio.Task[None]) -> None:
+        """A peer that takes one association at a time answers the others when it is too late."""
+        if not self._queue:
+            for worker in self._opening:
+                worker.cancel()
+
     async def close(self) -> None:
-        """Release the associations."""
+        """Release the associations.
+
+        Cancellation: those that are not released yet are aborted.
+        """
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(_release(association) for _, association in idle))
+        try:
+            await asyncio.gather(*(_release(association) for _, association in idle))
+        except BaseException:
+            for _, association in idle:
+                association.abort()
+            raise
+
+    def stop(self) -> None:
+        """Send no more; what is outstanding still has its results."""
+        self.stopped = True
+        for worker in self._opening:
+            worker.cancel()
 
     def abort(self) -> None:
         """Abort the associations that are not being used."""
@@ -329,7 +355,12 @@ class Outbox:
                 if set(contexts) <= set(mine):
                     return mine, association
                 await _release(association)
-        association = await self._open(contexts)
+        worker = cast("asyncio.Task[None]", asyncio.current_task())
+        self._opening.add(worker)
+        try:
+            association = await self._open(contexts)
+        finally:
+            self._opening.discard(worker)
         self.summary.associations += 1
         return contexts, association
 

@@ -185,7 +185,8 @@ async def move_to(
                 async with asyncio.timeout(PENDING_SECONDS):
                     result = await results.get()
             except TimeoutError:
-                yield [counting.pending()]
+                if not request.is_cancelled:
+                    yield [counting.pending()]
                 continue
             if result is not None and (reply := counting.ended(result)):
                 yield [reply]
@@ -210,7 +211,7 @@ async def _move(sources: Sources, outbox: Outbox) -> None:
 
 async def _stop(request: Request, outbox: Outbox) -> None:
     await request.cancelled()
-    outbox.stopped = True
+    outbox.stop()
 
 
 def _total(sources: Sources, total: int | None) -> int:
@@ -273,7 +274,11 @@ class _Counting:
         self._reported = self._loop.time()
 
     def ended(self, result: SendResult) -> Reply | None:
-        """Count it; a pending reply where one is due."""
+        """Count it; a pending reply where one is due.
+
+        None once the request is cancelled: the next reply is the final one, which counts what was
+        outstanding too.
+        """
         counts, uid = self._counts, result.source.head.sop_instance_uid
         if counts.remaining <= 0:
             counts.expect(1)  # more came than were announced
@@ -289,6 +294,8 @@ class _Counting:
                 result.reason,
             )
         self._since += 1
+        if self._request.is_cancelled:
+            return None
         if counts.remaining > 0 and (
             self._since >= PENDING_EVERY or self._loop.time() - self._reported >= PENDING_SECONDS
         ):
