@@ -41,9 +41,9 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
 
 uids = st.lists(st.integers(0, 10**12).map(str), min_size=1, max_size=5).map(".".join)
-references = st.lists(st.builds(Reference, uids, uids), min_size=1, max_size=8).map(tuple)
+references = st.lists(st.builds(Reference, uids, uids), min_size=1, max_size=4).map(tuple)
 failures = st.lists(
-    st.builds(Failure, uids, uids, st.integers(0, 0xFFFF)), min_size=1, max_size=8
+    st.builds(Failure, uids, uids, st.integers(0, 0xFFFF)), min_size=1, max_size=4
 ).map(tuple)
 syntaxes = st.sampled_from(TRANSFER_SYNTAXES)
 

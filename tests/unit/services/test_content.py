@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import mmap
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -610,7 +611,8 @@ def test_depth() -> None:
     other = element(0x00080000, "UL", b"\0\0\0\0")
     assert same_content(nested(64), EXPLICIT, other + nested(64), EXPLICIT)
     assert not same_content(nested(65), EXPLICIT, other + nested(65), EXPLICIT)
-    assert not same_content(nested(5000), EXPLICIT, other + nested(5000), EXPLICIT)
+    deep = nested(sys.getrecursionlimit() + 100)
+    assert not same_content(deep, EXPLICIT, other + deep, EXPLICIT)
 
 
 def test_number_of_elements(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -680,7 +682,7 @@ def test_deflate_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_values_are_read_in_pieces_and_maps_can_be_closed(tmp_path: Path) -> None:
-    size = 64 << 20
+    size = 24 << 20
     for name, begin in (("a", element(0x7FE00010, "OW", b"")), ("b", implicit(0x7FE00010, b""))):
         with (tmp_path / name).open("wb") as file:
             file.write(begin[:-4] + size.to_bytes(4, "little"))
@@ -699,7 +701,7 @@ def test_large_values_are_read_in_pieces_and_maps_can_be_closed(tmp_path: Path) 
     assert peak < 8 << 20
 
 
-@pytest.mark.parametrize("syntax", NATIVE)
 @pytest.mark.parametrize("data", [b"", b"\0", b"garbage, not DICOM", bytes(1000), b"\xff" * 1000])
-def test_garbage(data: bytes, syntax: str) -> None:
-    assert not same_content(data, syntax, encoded(small(), EXPLICIT), EXPLICIT)
+def test_garbage(data: bytes) -> None:
+    whole = encoded(small(), EXPLICIT)
+    assert not any(same_content(data, syntax, whole, EXPLICIT) for syntax in NATIVE)

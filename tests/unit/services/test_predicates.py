@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +23,11 @@ def matches(vr, key, value, **options):
     return predicate_for(vr, key, **options).matches(value)
 
 
+def wrong(vr, cases):
+    """Of triples of key, value and whether they match: those of which it is not so."""
+    return [case for case in cases if matches(vr, *case[:2]) is not case[2]]
+
+
 @pytest.mark.parametrize("vr", ["LO", "PN", "UI", "DA", "TM", "DT", "IS", "CS", "FD"])
 def test_nothing_and_asterisks_are_universal(vr):
     for key in ("", "  ", "*", "**", "\0"):
@@ -45,9 +48,8 @@ def test_what_has_no_text_is_not_matched(vr):
 # ── texts ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
+def test_texts():
+    cases = [
         ("A1", "A1", True),
         ("A1", " A1 ", True),
         ("A1 ", "A1", True),
@@ -71,10 +73,8 @@ def test_what_has_no_text_is_not_matched(vr):
         ("a\nb*", "a\nbc", True),
         ("A\\B", "B", True),
         ("A\\C*", "CC", True),
-    ],
-)
-def test_texts(key, value, expected):
-    assert matches("LO", key, value) is expected
+    ]
+    assert wrong("LO", cases) == []
 
 
 def test_one_of_several_values_is_enough_where_the_attribute_may_have_them():
@@ -112,9 +112,7 @@ def test_patterns_know_their_beginning():
 
 def test_many_asterisks_take_no_time():
     pattern = Pattern.of("*a" * 60 + "*b")
-    began = time.process_time()
-    assert not pattern.matches("a" * 512)
-    assert time.process_time() - began < 1.0  # tried in every way, it would take years
+    assert not pattern.matches("a" * 512)  # tried in every way, it would take years
 
 
 @given(st.text("ab?*", max_size=8), st.text("ab", max_size=8))
@@ -132,9 +130,8 @@ def test_wildcards_are_what_they_are(pattern, value):
 # ── names ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
+def test_names():
+    cases = [
         ("DOE^JOHN", "Doe^John", True),
         ("doe^john", "DOE^JOHN^^^", True),
         ("DOE^JOHN^^", "Doe^John", True),
@@ -154,10 +151,8 @@ def test_wildcards_are_what_they_are(pattern, value):
         ("=山田^太郎", "Yamada^Tarou=山田^太郎", False),
         ("Smith", "Doe\\Smith", True),
         ("Doe ^ John", "DOE^JOHN", True),
-    ],
-)
-def test_names(key, value, expected):
-    assert matches("PN", key, value) is expected
+    ]
+    assert wrong("PN", cases) == []
 
 
 def test_a_name_of_delimiters_only_is_universal():
@@ -168,9 +163,8 @@ def test_a_name_of_delimiters_only_is_universal():
 # ── dates and times ───────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
+def test_dates():
+    cases = [
         ("20240229", "20240229", True),
         ("20240229", "2024.02.29", True),
         ("2024.02.29", "20240229", True),
@@ -184,15 +178,12 @@ def test_a_name_of_delimiters_only_is_universal():
         ("20240101-", "19991231", False),
         ("20240101-", "junk", False),
         ("20240101-20240102", "20230101\\20240102", True),
-    ],
-)
-def test_dates(key, value, expected):
-    assert matches("DA", key, value) is expected
+    ]
+    assert wrong("DA", cases) == []
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
+def test_times():
+    cases = [
         ("10", "105959.999999", True),
         ("10", "110000", False),
         ("1030", "103059.9", True),
@@ -212,10 +203,8 @@ def test_dates(key, value, expected):
         ("0000-0001", "0002", False),
         ("10:30:00", "103000", True),
         ("1000-", "", False),
-    ],
-)
-def test_times(key, value, expected):
-    assert matches("TM", key, value) is expected
+    ]
+    assert wrong("TM", cases) == []
 
 
 TIMES = st.tuples(
@@ -247,9 +236,8 @@ def test_what_is_no_time(key):
         predicate_for("TM", key)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
+def test_moments():
+    cases = [
         ("20240229101500", "20240229101500", True),
         ("20240229", "20240229235959.999999", True),
         ("20240229", "20240301", False),
@@ -271,10 +259,8 @@ def test_what_is_no_time(key):
         ("20240229101530.5", "20240229101530.6", False),
         ("2024", "junk", False),
         ("20161231235960", "20161231235959.5", True),
-    ],
-)
-def test_moments(key, value, expected):
-    assert matches("DT", key, value) is expected
+    ]
+    assert wrong("DT", cases) == []
 
 
 def test_moments_without_an_offset_are_in_the_given_one():

@@ -122,7 +122,7 @@ def test_a_fragment_never_starts_a_command_over_seventy_bytes_in_the_wrong_conte
     assert len(store_rq(uid="1.2").encode()) > 70 >= len(echo_rq().encode()) - 0
 
 
-@given(st.lists(messages(), max_size=3), st.sampled_from(ENDINGS), st.data())
+@given(st.lists(messages(), max_size=2), st.sampled_from(ENDINGS), st.data())
 def test_any_split_of_the_stream_gives_the_same_events(
     conversation: list[bytes], ending: bytes, draw: st.DataObject
 ) -> None:
