@@ -20,6 +20,7 @@ from hilum.services.text import (
     decode_text,
     fold,
     integer,
+    is_character_set,
     tm,
     uid,
 )
@@ -292,6 +293,13 @@ def test_integer() -> None:
 )
 def test_uid(raw: bytes, text: str) -> None:
     assert uid(raw) == text
+
+
+def test_a_character_set_is_known_by_any_of_its_names() -> None:
+    for name in ("ISO_IR 100", "iso-8859-1", "ISO 2022 IR 87", "cp1252", "ascii", "ISO_IR 6"):
+        assert is_character_set(name), name
+    for name in ("", "nonsense", "ISO_IR 99", "rot13", "utf_7"):
+        assert not is_character_set(name), name
 
 
 def test_character_sets_are_those_that_pydicom_knows() -> None:
