@@ -33,6 +33,7 @@ lint: $(VENV)/dev.stamp
 # What is generated from the code; a test says when it is out of date.
 docs: $(VENV)/dev.stamp
 	$(BIN)/hilum conformance --output docs/conformance.md
+	$(BIN)/python -m hilum.cli.reference docs
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .

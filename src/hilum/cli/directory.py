@@ -308,7 +308,7 @@ def listener_add(
 def _why_not_open(data: Path | None, name: str) -> str:
     """Of a running gateway's listener; empty where it is open, or no gateway runs."""
     until = time.monotonic() + OPENED_WITHIN
-    while (beat := running(data)) is not None and time.monotonic() < until:
+    while (beat := running(data)) is not None and beat.accepting and time.monotonic() < until:
         if name in beat.not_open:
             return beat.not_open[name]
         if name in beat.opened:
@@ -334,7 +334,7 @@ def listener_ls(data: DataOption = None, json: JsonOption = False) -> None:
 
 def _open_state(listener: Listener, beat: Heartbeat | None) -> str:
     """What a running gateway says of a listener; ``--dicom`` may have placed it elsewhere."""
-    if beat is None:
+    if beat is None or not beat.accepting:
         return "no gateway runs"
     if listener.name in beat.not_open:
         return f"not open: {beat.not_open[listener.name]}"

@@ -36,7 +36,9 @@ Numbers = Annotated[list[int], typer.Argument(help="numbers of jobs, from 'hilum
 def jobs_ls(
     state: Annotated[
         list[WorkState] | None,
-        typer.Option(help="in this state; default: all but done and cancelled ones"),
+        typer.Option(
+            help=f"{', '.join(WorkState)}; may be repeated; default: all but done and cancelled ones"
+        ),
     ] = None,
     kind: Annotated[str, typer.Option(help="of this kind")] = "",
     origin: Annotated[str, typer.Option(help="wanted by this, such as fetch:12")] = "",

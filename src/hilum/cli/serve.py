@@ -18,10 +18,11 @@ from hilum.gateway import logs
 from hilum.gateway.app import Gateway, initialise
 from hilum.gateway.config import Config, load
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 
-def _parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
+    """Of its command line."""
     result = ArgumentParser(
         prog="hilum serve",
         description="Start the gateway: receive, keep, index. Success is answered only when bytes, "
@@ -44,7 +45,7 @@ def _parser() -> ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``hilum serve``; returns its exit code."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         config = _settings(options)
         logs.set_up(config.log_level, json=config.log_json)

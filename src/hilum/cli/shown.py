@@ -24,6 +24,7 @@ from hilum.gateway.config import Config, load
 from hilum.gateway.store.blobs import MARKER
 from hilum.gateway.store.database import Database, open_database
 from hilum.gateway.store.directory import Directory
+from hilum.gateway.store.states import DuplicatePolicy, MissingUidPolicy
 
 __all__ = [
     "ACTOR",
@@ -63,14 +64,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="for programs: JSON on 
 _VALUES = {
     "accession": "NUMBER", "alias": "TITLE", "any_title": "TITLE", "allow": "CIDR",
     "calling": "TITLE", "certificate": "FILE", "charset": "TERM", "commitment": "WAYS",
-    "config": "FILE", "description": "TEXT", "destination": "TITLE", "dicom": "HOST:PORT",
-    "group": "NAME", "instance": "UID", "issuer": "TEXT", "kind": "KIND", "level": "LEVEL",
-    "limit": "N", "log_level": "LEVEL", "modality": "CODE", "name": "NAME",
+    "config": "FILE", "description": "TEXT", "destination": "TITLE",
+    "duplicates": "|".join(DuplicatePolicy), "group": "NAME", "instance": "UID", "issuer": "TEXT", "kind": "KIND", "level": "LEVEL",
+    "limit": "N", "missing_uids": "|".join(MissingUidPolicy), "modality": "CODE", "name": "NAME",
     "not_description": "TEXT", "not_station": "TEXT", "origin": "ORIGIN", "parallel": "N",
     "patient": "ID", "reason": "TEXT", "series": "UID", "service": "SERVICE", "since": "DATE",
-    "sop_class": "UID", "station": "TEXT", "station_level": "LEVEL", "study": "UID",
-    "target": "PATH", "title": "TITLE", "transfer_syntax": "UID", "until": "DATE",
-    "user": "NAME", "web": "HOST:PORT", "window": "HH:MM-HH:MM", "zone": "ZONE",
+    "sop_class": "UID", "state": "STATE", "station": "TEXT", "station_level": "LEVEL",
+    "study": "UID", "target": "PATH", "title": "TITLE", "tls_ca": "FILE", "tls_cert": "FILE",
+    "tls_key": "FILE", "tls_name": "NAME", "transfer_syntax": "UID", "until": "DATE",
+    "user": "NAME", "window": "HH:MM-HH:MM", "zone": "ZONE",
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def create_app(
 ) -> Starlette:
     """The application. GET and HEAD only.
 
-    - ``/`` the status page;
+    - ``/`` the status page, which reloads itself; ``/?still`` does not;
     - ``/healthz`` 200 while this process lives;
     - ``/readyz`` 200 when the receiver accepts, the store is there and the database answers;
       else 503 with a JSON list of what is wrong;
@@ -69,8 +69,9 @@ def create_app(
     watch = Watch(data, database, reserve=reserve, patience=patience)
     style = (files("hilum.gateway.web") / "static" / "style.css").read_text(encoding="utf-8")
 
-    async def status(_: Request) -> Response:
-        return HTMLResponse(page.render(await watch.report()))
+    async def status(request: Request) -> Response:
+        reload = "still" not in request.query_params
+        return HTMLResponse(page.render(await watch.report(), reload=reload))
 
     async def style_sheet(_: Request) -> Response:
         return Response(style, media_type="text/css")

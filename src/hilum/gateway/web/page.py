@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,8 +57,8 @@ _environment = Environment(
 _environment.filters["when"] = _when
 
 
-def render(report: Report) -> str:
-    """The page of a report, as HTML."""
+def render(report: Report, *, reload: bool = True) -> str:
+    """The page of a report, as HTML; with ``reload`` it comes anew every few seconds."""
     directory = report.directory
     titles = [title for title in directory.called_titles if title.enabled] if directory else []
     return _environment.get_template("status.html").render(
@@ -70,7 +71,23 @@ def render(report: Report) -> str:
         work_states=list(WorkState),
         users=sum(not account.disabled for account in directory.accounts) if directory else 0,
         looked=_moment(report.looked),
+        reload=reload,
+        not_open=lambda name: name in _not_open(report),
+        listener_state=lambda name: _listener_state(report, name),
     )
+
+
+def _not_open(report: Report) -> Mapping[str, str]:
+    return report.beat.not_open if report.beat is not None and report.receiving else {}
+
+
+def _listener_state(report: Report, name: str) -> str:
+    """Why a listener is not open is in the log: it may name files."""
+    if report.beat is None or not report.receiving:
+        return "unknown"
+    if name in report.beat.opened:
+        return "open on " + ", ".join(report.beat.opened[name])
+    return "not open" if name in report.beat.not_open else "opening"
 
 
 def _receiver(report: Report) -> list[tuple[str, str]]:
@@ -88,7 +105,7 @@ def _receiver(report: Report) -> list[tuple[str, str]]:
         silent = duration_text(report.looked - beat.written)
         return [("State", f"silent for {silent}; what follows is its last report"), *counts]
     free = bytes_text(beat.free_bytes)
-    if report.reserve is not None:
+    if report.reserve:
         under = "; nothing more is taken" if beat.free_bytes <= report.reserve else ""
         free += f", {bytes_text(report.reserve)} of it reserved{under}"
     return [

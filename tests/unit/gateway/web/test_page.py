@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hilum.gateway.heartbeat import Heartbeat
+from hilum.gateway.store.entries import Listener, Snapshot
 from hilum.gateway.store.results import Statistics
 from hilum.gateway.web.page import bytes_text, duration_text, render
 from hilum.gateway.web.status import Report
@@ -38,6 +39,21 @@ def test_bytes(count: int, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_reloading_can_be_stopped() -> None:
+    assert 'http-equiv="refresh"' in render(Report())
+    assert 'http-equiv="refresh"' not in render(Report(), reload=False)
+
+
+def test_a_listener_that_is_not_open_is_said() -> None:
+    beat = Heartbeat(opened={"dicom": ["0.0.0.0:11112"]}, not_open={"tls": "no certificate"})
+    beat.written = beat.started
+    listeners = (Listener("dicom", 11112), Listener("tls", 2762, tls={"enabled": True}))
+    directory = Snapshot(0, (), (), listeners, (), {})
+    page = render(Report(beat=beat, directory=directory, looked=beat.started))
+    assert "open on 0.0.0.0:11112" in page
+    assert 'class="bad">not open' in page
 
 
 def test_a_full_disk_is_said() -> None:
