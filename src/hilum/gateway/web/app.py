@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from hilum.gateway.web import metrics, page
+from hilum.gateway.web.connection import WebConnection
 from hilum.gateway.web.listening import listen_for_web
 from hilum.gateway.web.protection import Protection, allowed_hosts
 from hilum.gateway.web.status import ANSWER_WITHIN, Watch
@@ -33,7 +34,7 @@ __all__ = ["create_app", "run"]
 
 # Requests answered at once; more are told to come back (503). A page takes milliseconds.
 MAX_REQUESTS = 64
-# Connections without a request; Prometheus asks every 15 s and may reconnect.
+# After an answer; Prometheus asks every 15 s and may reconnect. Before it: see `connection`.
 KEEP_ALIVE = 5
 # Prometheus asks every 15 s, a person comes back after a coffee.
 UNASKED = 600.0
@@ -148,7 +149,7 @@ def run(
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                http="h11",
+                http=WebConnection,
                 ws="none",
                 lifespan="on",
                 limit_concurrency=MAX_REQUESTS,

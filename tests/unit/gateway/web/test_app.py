@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -413,9 +413,11 @@ RUN = (
 )
 
 
-def start(data: Path, host: str = "127.0.0.1", port: int = 0) -> subprocess.Popen[bytes]:
+def start(
+    data: Path, host: str = "127.0.0.1", port: int = 0, *, before: str = "pass"
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(data), host, str(port)],
+        [sys.executable, "-c", f"{before}; {RUN}", str(data), host, str(port)],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -460,6 +462,40 @@ def test_the_process_ends_by_signal_while_something_hangs(data: Path, number: in
         address = url(process)
         assert httpx.get(address + "readyz", timeout=20).status_code == 503
         process.send_signal(number)
+    except BaseException:
+        process.kill()
+        raise
+    assert end(process) == (0, b"")
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nHost: local"])
+def test_silent_connections_keep_nobody_out(data: Path, said: bytes) -> None:
+    process = start(data)
+    with ExitStack() as open_sockets:
+        try:
+            address = url(process)
+            port = int(address.rstrip("/").rpartition(":")[2])
+            for _ in range(2 * web.MAX_REQUESTS):
+                silent = open_sockets.enter_context(socket.create_connection(("127.0.0.1", port)))
+                silent.sendall(said)
+            assert httpx.get(address + "healthz", timeout=20).status_code == 200
+        except BaseException:
+            process.kill()
+            raise
+        assert end(process) == (0, b"")
+
+
+def test_a_connection_without_a_request_is_closed(data: Path) -> None:
+    process = start(data, before="from hilum.gateway.web import connection as c; "
+                                 "c.REQUEST_WITHIN = 0.3")  # fmt: skip
+    try:
+        address = url(process)
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+            silent.sendall(b"GET /healthz HTTP/1.1\r\n")
+            with suppress(ConnectionResetError):
+                assert silent.recv(1) == b""
+        assert httpx.get(address + "healthz", timeout=20).status_code == 200
     except BaseException:
         process.kill()
         raise
