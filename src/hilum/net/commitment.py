@@ -93,6 +93,12 @@ LISTEN = 2.0
 MAX_UNCLAIMED = 1000
 """Results kept that nobody waits for (yet): one may come before the response to its request."""
 
+MAX_UNCLAIMED_REFERENCES = 100_000
+"""Instances in them all, the last one apart: some 30 MB."""
+
+MAX_ASKED = 100_000
+"""Transactions of ours that are known while no ``on_result`` keeps them, the latest ones."""
+
 LARGE = 1 << 16
 """Bytes of a report over which it is read in a thread: some milliseconds of work."""
 
@@ -215,6 +221,10 @@ class Destination:
         )
 
 
+def _references(result: Result) -> int:
+    return len(result.committed) + len(result.failed)
+
+
 class Commitments:
     """Requests of ours and their results, however they come. Used on one event loop.
 
@@ -226,7 +236,7 @@ class Commitments:
 
     def __init__(self, on_result: OnResult | None = None) -> None:
         self._on_result = on_result
-        self._asked: set[str] = set()
+        self._asked: OrderedDict[str, None] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[Result]] = {}
         self._unclaimed: OrderedDict[str, Result] = OrderedDict()
         self._servers: list[Server] = []
@@ -263,8 +273,18 @@ class Commitments:
                 waiting.set_result(result)
             return
         self._unclaimed.setdefault(uid, result)
-        while len(self._unclaimed) > MAX_UNCLAIMED:
-            self._unclaimed.popitem(last=False)
+        references = sum(map(_references, self._unclaimed.values()))
+        while len(self._unclaimed) > MAX_UNCLAIMED or (
+            references > MAX_UNCLAIMED_REFERENCES and len(self._unclaimed) > 1
+        ):
+            _, oldest = self._unclaimed.popitem(last=False)
+            references -= _references(oldest)
+
+    def _note(self, uid: str) -> None:
+        """A transaction of ours, whose result is known when it comes."""
+        self._asked[uid] = None
+        while len(self._asked) > MAX_ASKED:
+            self._asked.popitem(last=False)
 
     async def result(self, uid: str, *, timeout: float | None = None) -> Result:
         """The result of a transaction, once it has come.
@@ -278,7 +298,7 @@ class Commitments:
 
         Cancellation: nothing is lost.
         """
-        self._asked.add(uid)
+        self._note(uid)
         early = self._unclaimed.pop(uid, None)
         if early is not None:
             return early
@@ -384,7 +404,7 @@ class Commitments:
         action = Action(uid or transaction_uid(), tuple(dict.fromkeys(references)))
         if not action.references:
             raise InvalidDicom("a request for commitment needs at least one instance")
-        self._asked.add(action.transaction_uid)
+        self._note(action.transaction_uid)
         async with await to.open(self.handlers) as association:
             await request_commitment(association, action)
             if taken is not None:
