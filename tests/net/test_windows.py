@@ -26,6 +26,7 @@ from tests.unit.wire.playbook import (
 )
 
 from hilum.net.limits import Limits
+from hilum.net.receiving import Held
 from hilum.net.server import Server, serve
 from hilum.net.service import Accept, Outcome, Reply, Request, service_policy
 from hilum.services.sop_classes import STUDY_ROOT_FIND
@@ -164,6 +165,56 @@ async def test_a_request_with_too_large_a_data_set(listen: Listen) -> None:
         assert (answer.status, answer.error_comment) == (0x0213, "data set over 1000 bytes")
         assert await status(peer) == 0
     assert not gate.requests
+
+
+async def test_requests_of_many_associations_take_so_much_memory_together(
+    listen: Listen,
+) -> None:
+    """Each of them is within its own limit; what is over the common one is passed over."""
+    gate = Gate()
+    limits = Limits(max_data_set_in_memory=100_000, max_requests_in_memory=150_000)
+    server = await listen(serving({CommandField.C_FIND_RQ: gate}), limits=limits)
+    before = Held.bytes
+    async with await associate(server) as first, await associate(server) as second:
+        first.send(find_rq(1, bytes(100_000)))
+        await until(lambda: len(gate.requests) == 1, "the first request")
+        second.send(find_rq(1, bytes(60_000)))
+        heard = await second.hear()
+        answer = Command.decode(heard.pdvs[0].data)  # type: ignore[union-attr]
+        assert (answer.status, answer.error_comment) == (
+            0x0213,
+            "requests take 150000 bytes already; ask again later",
+        )
+        # A small one has its place beside the large one; both give theirs back.
+        second.send(find_rq(2, bytes(10_000)))
+        await until(lambda: len(gate.requests) == 2, "the small request")
+        gate.doors[0].set()
+        assert await status(first) == 0
+        gate.requests[0] = gate.requests[1]
+        await until(lambda: Held.bytes - before <= 10_000, "the first one's memory")
+        first.send(find_rq(3, bytes(100_000)))
+        await until(lambda: len(gate.requests) == 3, "another large request")
+    gate.requests.clear()
+    for door in gate.doors:
+        door.set()
+    await until(lambda: Held.bytes == before, "all memory")
+
+
+async def test_what_was_half_sent_takes_no_memory_any_more(listen: Listen) -> None:
+    server = await listen(serving({CommandField.C_FIND_RQ: Gate()}))
+    before = Held.bytes
+    async with await associate(server) as peer:
+        command = Command(
+            CommandField.C_FIND_RQ,
+            has_data_set=True,
+            message_id=1,
+            affected_sop_class_uid=STUDY_ROOT_FIND,
+        )
+        peer.send(pdata(command_pdv(5, command)))
+        for _ in range(200):
+            peer.send(pdata(PDV(5, bytes(10_000), last=False)))
+        await until(lambda: Held.bytes - before >= 1_000_000, "half a request")
+    await until(lambda: Held.bytes == before, "its memory")
 
 
 async def test_stores_in_flight_up_to_the_window(listen: Listen) -> None:

@@ -59,6 +59,8 @@ class Limits:
         max_data_set_in_memory: longest data set of a message other than C-STORE-RQ, bytes. Identifiers
             and event information are a few KB; the largest that real peers send are commitment
             results with tens of thousands of references.
+        max_requests_in_memory: the same of all requests of peers together, over all associations of
+            the process; what comes while there is no room is passed over and refused.
         max_responses: responses to our C-FIND, C-GET or C-MOVE that are kept while nobody takes
             them; then reading pauses until half are taken.
         max_response_bytes: the same in bytes of their data sets.
@@ -75,6 +77,7 @@ class Limits:
     buffer_size: int = 512 << 10
     max_free_buffers: int = 32
     max_data_set_in_memory: int = 64 << 20
+    max_requests_in_memory: int = 512 << 20
     max_responses: int = 4096
     max_response_bytes: int = 4 << 20
     backlog: int = 512

@@ -7,6 +7,7 @@ the link stops reading.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +23,7 @@ __all__ = [
     "RESPONSES_HELD",
     "SINK_BUSY",
     "Gathered",
+    "Held",
     "Message",
     "PassedOver",
     "Receiving",
@@ -88,6 +90,41 @@ class PassedOver:
         self._done()
 
 
+class Held:
+    """What one data set takes of the memory that requests may take together.
+
+    It is given back when nobody has this object any more.
+
+    Attributes:
+        bytes: of all of them, in this process.
+    """
+
+    __slots__ = ("_own", "full")
+
+    bytes = 0
+    # Collected in any thread, and in the middle of `grow` too.
+    _counting = threading.RLock()
+
+    def __init__(self) -> None:
+        self._own = 0
+        #: Whether there was no room.
+        self.full = False
+
+    def grow(self, to: int, most: int) -> bool:
+        """Take as many bytes; False where all together would be more than `most`."""
+        with Held._counting:
+            more = to - self._own
+            if more > 0 and Held.bytes + more > most:
+                self.full = True
+                return False
+            self._own = to
+            Held.bytes += more
+            return True
+
+    def __del__(self) -> None:
+        self.grow(0, 0)
+
+
 class Gathered(PassedOver):
     """A data set that is wanted whole.
 
@@ -95,6 +132,8 @@ class Gathered(PassedOver):
         most: bytes of it.
         done: takes the bytes, or None where there were too many.
         too_long: called as soon as there are.
+        held: counts them with those of others.
+        most_held: bytes of all together.
     """
 
     def __init__(
@@ -102,9 +141,15 @@ class Gathered(PassedOver):
         most: int,
         done: Callable[[bytes | None], None],
         too_long: Callable[[], None] | None = None,
+        *,
+        held: Held | None = None,
+        most_held: int = 0,
     ) -> None:
-        super().__init__(lambda: done(None if self._over else bytes(self._bytes)))
+        super().__init__(lambda: None)
+        # No closure over this object: its bytes go as soon as nobody has it any more.
+        self._give = done
         self._most = most
+        self._held, self._most_held = held, most_held
         self._bytes = bytearray()
         self._over = False
         self._too_long = too_long
@@ -115,12 +160,19 @@ class Gathered(PassedOver):
             return True
         for part in parts:
             self._bytes += part
-        if len(self._bytes) > self._most:
+        size, held = len(self._bytes), self._held
+        if size > self._most or (held is not None and not held.grow(size, self._most_held)):
             self._over = True
             self._bytes.clear()
+            if held is not None:
+                held.grow(0, 0)
             if self._too_long is not None:
                 self._too_long()
         return True
+
+    def ended(self) -> None:
+        """Gives them."""
+        self._give(None if self._over else bytes(self._bytes))
 
 
 class Receiving:
@@ -202,6 +254,8 @@ class Receiving:
         """The association is over: what was half received is dropped."""
         self._stopped = True
         self._parts.clear()
+        # Who still knows this association keeps no data set with it.
+        self.message = None
         self.blocked = 0
         # Not given back: a sink may be reading from it at this moment.
         self.link.detach()

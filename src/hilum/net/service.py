@@ -193,13 +193,20 @@ class Request:
         context: in which presentation context.
         command: its command set.
         data: the data set's bytes, at most ``Limits.max_data_set_in_memory``, or None.
+        held: kept as long as the request is, because that counts its bytes.
     """
 
-    __slots__ = ("_cancelled", "_waiters", "association", "command", "context", "data")
+    __slots__ = ("_cancelled", "_held", "_waiters", "association", "command", "context", "data")
 
     def __init__(
-        self, association: Association, context: Context, command: Command, data: bytes | None
+        self,
+        association: Association,
+        context: Context,
+        command: Command,
+        data: bytes | None,
+        held: object = None,
     ) -> None:
+        self._held = held
         self.association = association
         self.context = context
         self.command = command

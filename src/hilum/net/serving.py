@@ -20,6 +20,7 @@ from hilum.net.receiving import (
     REQUEST_WAITS,
     DataSink,
     Gathered,
+    Held,
     PassedOver,
     when_done,
 )
@@ -163,11 +164,15 @@ class Serving:
         accept = self._owner.accept
         if accept is not None and field in accept.handlers:
             if command.has_data_set:
+                limits, held = self._owner.limits, Held()
                 self._owner.receiving.message = Gathered(
-                    self._owner.limits.max_data_set_in_memory, partial(self._whole, event)
+                    limits.max_data_set_in_memory,
+                    partial(self._whole, event, held),
+                    held=held,
+                    most_held=limits.max_requests_in_memory,
                 )
             else:
-                self._queue(event, None)
+                self._queue(event, None, None)
         elif field == CommandField.C_ECHO_RQ:
             self._refuse(event, _SUCCESS)
         else:
@@ -278,21 +283,25 @@ class Serving:
 
     # ── everything else ─────────────────────────────────────────────────────────────────────
 
-    def _whole(self, event: CommandReceived, data: bytes | None) -> None:
+    def _whole(self, event: CommandReceived, held: Held, data: bytes | None) -> None:
+        limits = self._owner.limits
         if data is None:
-            comment = f"data set over {self._owner.limits.max_data_set_in_memory} bytes"
+            comment = f"data set over {limits.max_data_set_in_memory} bytes"
+            if held.full:
+                most = limits.max_requests_in_memory
+                comment = f"requests take {most} bytes already; ask again later"
             self._answer(event, Outcome(Status.RESOURCE_LIMITATION, comment))
         else:
-            self._queue(event, data)
+            self._queue(event, data, held)
 
-    def _queue(self, event: CommandReceived, data: bytes | None) -> None:
+    def _queue(self, event: CommandReceived, data: bytes | None, held: Held | None) -> None:
         owner = self._owner
         number = event.command.message_id
         if self._request(number) is not None:
             comment = f"message ID {number} is in use"
             self._answer(event, Outcome(Status.DUPLICATE_INVOCATION, comment))
             return
-        request = Request(owner, owner.contexts[event.context_id], event.command, data)
+        request = Request(owner, owner.contexts[event.context_id], event.command, data, held)
         if len(self._handled) >= self.window:
             self._early.append(request)
             self._early_bytes += len(data or b"")

@@ -29,7 +29,9 @@ async def test_large_results_that_nobody_waits_for_are_not_all_kept(
     commitments = Commitments()
     for number in range(50):
         commitments.heard(result(f"2.25.{number}", 30))
-    assert sum(len(one.committed) + len(one.failed) for one in commitments._unclaimed.values()) <= 100
+    assert (
+        sum(len(one.committed) + len(one.failed) for one in commitments._unclaimed.values()) <= 100
+    )
     # The last ones are kept, one of any size among them.
     assert await commitments.result("2.25.49", timeout=1) == result("2.25.49", 30)
     commitments.heard(result("2.25.99", 1000))
