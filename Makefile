@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 WORKERS ?= 2
+# The tests start hundreds of processes; where this is set, each would compile all of Hilum anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: serve test coverage bench bench-dimse lint format docs clean peers
 
