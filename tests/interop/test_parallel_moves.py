@@ -54,7 +54,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def serving(data: Path, port: int, files: dict[str, Path]) -> Iterator[Gateway]:
     """A gateway with the images, and a destination."""
     configure(data, peers_=[Peer("to", "STORESCP", "127.0.0.1", port)])
-    settings = {"HILUM_RETRIEVE_PARALLEL": str(PARALLEL), "HILUM_TIMEOUTS_ACSE": str(ACSE)}
+    settings = {"HILUM_RETRIEVE_PARALLEL": str(PARALLEL), "HILUM_TIMEOUTS_ASSOCIATE": str(ACSE)}
     with Gateway(data, settings=settings) as gateway:
         push(gateway, list(files.values()))
         yield gateway
