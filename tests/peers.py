@@ -243,8 +243,9 @@ def serve(
             raise PeerError(f"{name} cannot be started: {error}") from error
     try:
         server = Server(name, ae_title, port, process, directory, log, http_port)
-        if not wait_for_port(port, process, start_seconds):
-            raise PeerError(f"{name} does not listen on port {port}:\n{server.output()}")
+        for wanted in filter(None, (port, http_port)):
+            if not wait_for_port(wanted, process, start_seconds):
+                raise PeerError(f"{name} does not listen on port {wanted}:\n{server.output()}")
         yield server
     finally:
         stop(process)

@@ -11,7 +11,7 @@ from tests.unit.wire.playbook import PData, an_rq, parse
 
 from hilum.wire.pdu import PDU, AssociateAC
 
-SECONDS = 10.0
+SECONDS = 20.0
 """What has not happened by then will not."""
 
 

@@ -398,7 +398,7 @@ class Gateway:
         await self._committer.stop()
         await asyncio.to_thread(self._mover.close)
         with contextlib.suppress(OSError):
-            self._report()
+            self._report({})
         await asyncio.to_thread(self._storage.close)
         self.stopped.set()
 
@@ -542,20 +542,22 @@ class Gateway:
     async def _tell(self) -> None:
         async with self._telling:
             try:
-                await in_thread(self._report)
+                servers = {name: server for name, (_, server) in self.servers.items()}
+                await in_thread(self._report, servers)
             except OSError as error:
                 log.warning("the heartbeat could not be written: %s", error)
 
-    def _report(self) -> None:
+    def _report(self, by_name: Mapping[str, Server]) -> None:
+        """Write the heartbeat; called in a thread, so the servers are given: they come and go."""
         beat, counters = self._beat, self._committer.counters
         beat.changes = self._router.snapshot.changes
-        servers = [server for _, server in self.servers.values()]
         beat.opened = {
             name: [f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in server.addresses]
-            for name, (_, server) in tuple(self.servers.items())
+            for name, server in by_name.items()
         }
         beat.not_open = dict(self._not_open)
         beat.listeners = [address for each in beat.opened.values() for address in each]
+        servers = by_name.values()
         beat.associations = sum(len(server.associations) for server in servers)
         beat.associations_accepted = sum(server.accepted for server in servers)
         beat.associations_rejected = sum(server.rejected for server in servers)

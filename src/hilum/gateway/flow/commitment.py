@@ -36,6 +36,7 @@ from hilum.gateway.store.delivery import Delivery, Level, Way
 from hilum.gateway.store.entries import Peer, Snapshot
 from hilum.gateway.store.judgement import judge
 from hilum.gateway.store.states import CommitmentState
+from hilum.gateway.threads import in_thread
 from hilum.gateway.work.kinds import Kind
 from hilum.net.association import Association
 from hilum.net.client import connect
@@ -212,13 +213,13 @@ class CommitmentProvider:
         Standard: PS3.4 J.3.2, PS3.7 10.1.4.1.10.
         """
         _check(request)
-        action = await asyncio.to_thread(_read, request)
+        action = await in_thread(_read, request)
         key = (asked.owner_id, asked.calling_ae, action.transaction_uid, action.digest)
         loop = asyncio.get_running_loop()
         # Before the row is there: its result may be known at once.
         self._asking[key] = asking = _Asking(request.association, loop.time())
         try:
-            number = await asyncio.to_thread(
+            number = await in_thread(
                 self._commitments.record, asked, action, max_open=self._settings.max_open
             )
         except TooManyOpen:
@@ -250,11 +251,11 @@ class CommitmentProvider:
     async def judge(self, job: Job) -> Outcome:
         """Work: find out what can be committed."""
         number = int(job.payload["id"])
-        found = await asyncio.to_thread(self._commitments.load, number)
+        found = await in_thread(self._commitments.load, number)
         if found is None or found.result is not None:
             return done()
         try:
-            result = await asyncio.to_thread(
+            result = await in_thread(
                 judge,
                 self._database,
                 self._blobs,
@@ -269,7 +270,7 @@ class CommitmentProvider:
                 raise
             log.error("commitment %d fails as a whole: %s", number, error)
             result = failed_as_a_whole(found.action, FailureReason.PROCESSING_FAILURE)
-        packed = await asyncio.to_thread(pack_result, result)
+        packed = await in_thread(pack_result, result)
         failed = len(result.failed)
         log.info(
             "commitment %d: %d instances committed, %d not", number, len(result.committed), failed
@@ -287,7 +288,7 @@ class CommitmentProvider:
     async def deliver(self, job: Job) -> Outcome:
         """Work: report a result by the first way that works."""
         number = int(job.payload["id"])
-        found = await asyncio.to_thread(self._commitments.load, number)
+        found = await in_thread(self._commitments.load, number)
         if found is None or found.result is None or found.state is not CommitmentState.JUDGED:
             return done()
         delivery = self._delivery(found.asked)
@@ -296,7 +297,7 @@ class CommitmentProvider:
             cause = await self._try(way, delivery, found)
             if cause is None:
                 # Before the work is done: what is recorded here is never repeated.
-                kept = await asyncio.to_thread(self._commitments.delivered, found, way)
+                kept = await in_thread(self._commitments.delivered, found, way)
                 log.info("commitment %d: result delivered (%s)", number, way)
                 return done() if kept else later(0.0, "asked for again")
             causes[way] = cause
@@ -410,11 +411,11 @@ class CommitmentProvider:
 
     async def _all_for(self, asked: Asked) -> None:
         """Who was away is back: what waits for him need not wait longer."""
-        waiting = await asyncio.to_thread(
+        waiting = await in_thread(
             self._commitments.waiting_for, asked.calling_ae, asked.owner_id, asked.peer
         )
         if waiting:
-            await asyncio.to_thread(self._commitments.wake, waiting)
+            await in_thread(self._commitments.wake, waiting)
             self._wake()
 
     async def _report(self, association: Association, found: Commitment) -> str | None:
@@ -426,7 +427,7 @@ class CommitmentProvider:
         assert result is not None
         context = association.context_for(STORAGE_COMMITMENT_PUSH_MODEL)
         if len(found.action.references) > MANY:
-            data = await asyncio.to_thread(encode_result, result, context.transfer_syntax)
+            data = await in_thread(encode_result, result, context.transfer_syntax)
         else:
             data = encode_result(result, context.transfer_syntax)
         response = await association.n_event_report(

@@ -8,7 +8,6 @@ Standard: PS3.4 Annex J.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from hilum.gateway.store.claims import Job, NewWork, Outcome, dead, done, later,
 from hilum.gateway.store.commitment_requests import ASK, CommitmentRequests
 from hilum.gateway.store.database import Database
 from hilum.gateway.store.entries import Peer, Snapshot
+from hilum.gateway.threads import in_thread
 from hilum.gateway.work.kinds import Kind
 from hilum.net.commitment import Commitments, Destination, transaction_uid
 from hilum.net.service import Accept, service_policy
@@ -107,7 +107,7 @@ class CommitmentUser:
 
     async def _on_result(self, result: Result) -> bool:
         """Record a result; False: nothing was asked for under that Transaction UID."""
-        known = await asyncio.to_thread(self._requests.answered, result)
+        known = await in_thread(self._requests.answered, result)
         if known:
             log.info(
                 "result of a commitment: %d instances committed, %d not",
@@ -148,7 +148,7 @@ class CommitmentUser:
     async def ask(self, job: Job) -> Outcome:
         """Work: ask, then open an association now and then until the result has come."""
         uid = str(job.payload["transaction"])
-        request = await asyncio.to_thread(self._requests.find, uid)
+        request = await in_thread(self._requests.find, uid)
         if request is None or request.result is not None:
             return done()
         peer = next((p for p in self._snapshot().peers if p.name == request.peer), None)
@@ -158,7 +158,7 @@ class CommitmentUser:
         age = time.time() - request.created_at / 1e6
         wait = min(settings.retry_most, max(settings.retry_least, age))
         try:
-            to = await asyncio.to_thread(destination, peer, self._config)
+            to = await in_thread(destination, peer, self._config)
             if request.asked_at is not None:
                 await self._commitments.collect(to)
             else:
@@ -167,15 +167,15 @@ class CommitmentUser:
                     request.action.references,
                     uid=uid,
                     stay=STAY,
-                    taken=lambda: asyncio.to_thread(self._requests.asked, uid),
+                    taken=lambda: in_thread(self._requests.asked, uid),
                 )
         except (Refused, NoPresentationContext) as error:
             cause = str(error)
-            await asyncio.to_thread(self._requests.asked, uid, cause)
+            await in_thread(self._requests.asked, uid, cause)
             return dead(cause) if age > settings.retry_for else retry(cause, wait)
         except HilumError as error:
             return dead(str(error)) if age > settings.retry_for else retry(str(error), wait)
-        request = await asyncio.to_thread(self._requests.find, uid)
+        request = await in_thread(self._requests.find, uid)
         if request is None or request.result is not None:
             return done()
         if age > settings.retry_for:
