@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
-from pydicom import datadict
+from pydicom import _uid_dict, datadict
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
 
@@ -33,21 +33,15 @@ def test_what_is_not_there() -> None:
         dictionary_vr(0x00090010)
 
 
-# In a process of its own: pynetdicom adds to pydicom's table when it is imported.
-FRESH = """
-import json, sys
-from hilum.services.dictionary import uid_dictionary
-ours = uid_dictionary()
-assert "pydicom" not in sys.modules
-from pydicom._uid_dict import UID_dictionary
-assert ours == UID_dictionary
-json.dump(UID_dictionary, sys.stdout)
-"""
-
-
 def pydicoms_own_uids() -> dict[str, tuple[str, ...]]:
-    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, check=True)
-    return {uid: tuple(entry) for uid, entry in json.loads(done.stdout).items()}
+    """Its file run anew: pynetdicom adds to the table when it is imported."""
+    return dict(runpy.run_path(_uid_dict.__file__)["UID_dictionary"])
+
+
+def test_pydicom_is_not_imported_for_its_tables() -> None:
+    program = "import sys; from hilum.services.dictionary import uid_dictionary as uids; uids()"
+    program += "; sys.exit('pydicom' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_uids_are_pydicoms_and_a_copy() -> None:

@@ -67,7 +67,7 @@ def messages(draw: st.DrawFn) -> bytes:
 
 
 def _cut(draw: st.DrawFn, content: bytes, command: bool) -> list[PDV]:
-    places = sorted(draw(st.lists(st.integers(0, len(content)), max_size=4)))
+    places = sorted(draw(st.lists(st.integers(0, len(content)), max_size=3)))
     edges = [0, *places, len(content)]
     pieces = [content[a:b] for a, b in itertools.pairwise(edges)]
     context_id = 3 if not command or len(content) > 70 else 1
@@ -128,7 +128,7 @@ def test_any_split_of_the_stream_gives_the_same_events(
 ) -> None:
     stream = b"".join(conversation) + ending
     whole = heard(session(), [stream])
-    cuts = sorted(draw.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     edges = [0, *cuts, len(stream)]
     pieces = [stream[a:b] for a, b in itertools.pairwise(edges)]
     assert heard(session(), pieces) == whole
