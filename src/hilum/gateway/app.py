@@ -37,7 +37,7 @@ from hilum.gateway.store import posix
 from hilum.gateway.store.blobs import MARKER, BlobStore
 from hilum.gateway.store.bucket_list import BucketList
 from hilum.gateway.store.commit import Committer
-from hilum.gateway.store.database import Checkpointer, open_database, upgrade
+from hilum.gateway.store.database import Checkpointer, Commits, open_database, upgrade
 from hilum.gateway.store.decoding import Decoders, DecodingLimits
 from hilum.gateway.store.directory import Directory
 from hilum.gateway.store.entries import Listener, Peer, Snapshot
@@ -272,6 +272,7 @@ class Gateway:
         self._mover = Mover(
             storage.blobs, storage.database, busy=lambda: self._committer.idle_for < MOVE_AFTER
         )
+        self._commits = Commits(storage.database)
         self.kinds = Kinds()
         # One receiver per data directory; its process may get the pid of the one before.
         self._work = WorkTable(storage.database, f"receiver:{uuid.uuid4().hex}")
@@ -281,6 +282,7 @@ class Gateway:
             Pool(config.work.processes),
             chores=[partial(Schedules(storage.database).start_due, decide)],
             keep=config.work.keep,
+            version=self._commits.version,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._not_open: dict[str, str] = {}
@@ -397,6 +399,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._committer.stop()
         await asyncio.to_thread(self._mover.close)
+        self._commits.close()
         with contextlib.suppress(OSError):
             self._report({})
         await asyncio.to_thread(self._storage.close)
@@ -521,14 +524,21 @@ class Gateway:
         )
 
     async def _follow_changes(self) -> None:
-        directory = self._storage.directory
+        directory, commits = self._storage.directory, self._commits
+
+        def look(followed: object) -> tuple[object, int | None]:
+            version = commits.version()
+            return version, None if version == followed else directory.changes()
+
+        followed: object = None
         while True:
             await asyncio.sleep(LOOK_FOR_CHANGES)
             try:
-                changes = await in_thread(directory.changes)
-                if changes != self._router.snapshot.changes or self._not_open:
+                version, changes = await in_thread(look, followed)
+                if changes not in (None, self._router.snapshot.changes) or self._not_open:
                     await self._apply(await in_thread(directory.snapshot))
                     await self._tell()  # commands wait to see their change followed
+                followed = version
             except HilumError as error:
                 log.error("settings could not be read: %s", error)
 
@@ -583,9 +593,18 @@ class Gateway:
             checkpointer.close()
 
     async def _delete_forever(self) -> None:
+        seen: object = None
+
+        def delete() -> None:
+            nonlocal seen
+            before = self._commits.version()
+            if before != seen:
+                self._storage.delete_files()
+                seen = before
+
         while True:
             try:
-                await in_thread(self._storage.delete_files)
+                await in_thread(delete)
             except (HilumError, NotFound, OSError) as error:
                 log.error("removed instances still have files: %s", error)
             await asyncio.sleep(JANITOR)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["FRESH", "Heartbeat", "read", "write"]
@@ -60,10 +60,14 @@ def _file(data: Path) -> Path:
 def write(data: Path, beat: Heartbeat) -> None:
     """Replace the file. Called in a thread; an error is the caller's to log."""
     target = _file(data)
-    target.parent.mkdir(exist_ok=True)
-    beat.written = time.time()
     temporary = target.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(beat)), encoding="utf-8")
+    beat.written = time.time()
+    document = json.dumps({name: getattr(beat, name) for name in Heartbeat.__slots__})
+    try:
+        temporary.write_text(document, encoding="utf-8")
+    except FileNotFoundError:  # the first one
+        target.parent.mkdir(exist_ok=True)
+        temporary.write_text(document, encoding="utf-8")
     temporary.replace(target)
 
 

@@ -9,6 +9,7 @@ Standard: PS3.8 annex D.1 (maximum length), PS3.7 annex D.3.3.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -74,7 +75,8 @@ def split_items(data: bytes, what: str) -> Iterator[tuple[int, bytes]]:
 
 def decode_uid(raw: bytes) -> str:
     """A UID as text, trailing NULs and spaces stripped (some peers pad; PS3.5 9.1)."""
-    return raw.decode("latin-1").rstrip("\0 ").lstrip(" ")
+    # Interned: every association has the same few, and an idle one should hold little.
+    return sys.intern(raw.decode("latin-1").rstrip("\0 ").lstrip(" "))
 
 
 def encode_uid(uid: str) -> bytes:

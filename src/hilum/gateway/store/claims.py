@@ -207,10 +207,12 @@ class Due:
     Args:
         ready: a claim may find something.
         expired: a sweep will.
+        next_in: seconds until the first row that waits becomes ready; infinite where none does.
     """
 
     ready: bool
     expired: bool
+    next_in: float
 
 
 @dataclass(frozen=True, slots=True)

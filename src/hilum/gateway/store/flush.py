@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
-import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Protocol
 
@@ -313,12 +312,16 @@ class _Kind:
         self._batches += 1
         if min(len(self._fsync), len(self._syncfs)) < _FIRST_SAMPLES:
             return self._batches % 2 == 0  # in turn, even if one of them always fails
-        faster = statistics.median(self._fsync) < statistics.median(self._syncfs)
+        faster = _median(self._fsync) < _median(self._syncfs)
         return faster != (self._batches % _EXPLORE_EVERY == 0)
 
     def took(self, by_file: bool, seconds: float) -> None:
         """Remember one measurement."""
         (self._fsync if by_file else self._syncfs).append(seconds)
+
+
+def _median(times: Collection[float]) -> float:
+    return sorted(times)[len(times) // 2]
 
 
 def make_strategy(name: str, path: str, on_failure: Callable[[], None]) -> Strategy:

@@ -11,6 +11,7 @@ Every transaction here is short (100 rows at most), because on SQLite nobody els
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -118,10 +119,12 @@ class WorkTable:
             def found(*condition: ColumnElement[bool]) -> bool:
                 return connection.scalar(select(_work.c.id).where(*condition).limit(1)) is not None
 
+            first = connection.scalar(select(func.min(_work.c.ready_at)).where(_WAITING))
+            next_in = math.inf if first is None else (first - at.now) / 1e6
             return Due(
-                ready=found(_READY, _work.c.kind.in_(kinds))
-                or found(_WAITING, _work.c.ready_at <= at.now),
+                ready=next_in <= 0 or found(_READY, _work.c.kind.in_(kinds)),
                 expired=found(_RUNNING, _expired(at)),
+                next_in=next_in,
             )
 
     def claim(self, wanted: Sequence[Wanted]) -> list[Job]:

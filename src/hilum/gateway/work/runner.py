@@ -1,7 +1,7 @@
 """The executor: claims what is ready, runs it, keeps its lease alive, records how it ended.
 
 The table is the only truth. A wake-up is a hint that makes us look at once; without one we look
-once a second, which reads a few index entries.
+once a second whether anything has been committed, or the time of something that waits has come.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Runner:
             logged.
         keep: seconds for which rows that are done or cancelled stay listed.
         poll: seconds between looks without a hint.
+        version: see `Commits.version`; without it the table is read at every look.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Runner:
         chores: Sequence[Callable[[], object]] = (),
         keep: float = 7 * 86400.0,
         poll: float = POLL,
+        version: Callable[[], object] = object,
     ) -> None:
         self._table = table
         self._kinds = kinds
@@ -74,6 +76,9 @@ class Runner:
         self._chores = chores
         self._keep = keep
         self._poll = poll
+        self._version = version
+        self._nothing_at: object = None
+        self._nothing_until = 0.0
         self._claims: dict[int, _Claim] = {}
         self._ended: list[_Claim] = []
         self._hint = asyncio.Event()
@@ -157,6 +162,9 @@ class Runner:
     def _ask_table(
         self, wanted: Sequence[Wanted], claims: list[_Claim]
     ) -> tuple[list[Job], list[_Claim]]:
+        version = self._version()
+        if not claims and version == self._nothing_at and time.monotonic() < self._nothing_until:
+            return [], []
         for chore in self._chores:
             try:
                 chore()
@@ -175,6 +183,9 @@ class Runner:
                 if not self._table.forget(keep=self._keep):
                     break
                 self._forget_at = now
+        self._nothing_at = None if due.ready or due.expired else version
+        # Schedules and leases have times of their own.
+        self._nothing_until = now + min(due.next_in, SWEEP)
         return self._table.claim(wanted) if due.ready and wanted else [], lost
 
     def _keep_alive(self, claims: list[_Claim]) -> list[_Claim]:

@@ -17,6 +17,7 @@ from hilum.gateway.store import database as database_module
 from hilum.gateway.store.bucket_list import BucketList
 from hilum.gateway.store.database import (
     Checkpointer,
+    Commits,
     _raw_sqlite,
     migrate,
     open_database,
@@ -252,3 +253,27 @@ def test_open_buckets_are_listed_until_they_are_closed(tmp_path):
     assert BucketList(database).open_names() == ["2026/11/21-002"]
     buckets.opened("2026/11/21-001")
     assert buckets.open_names() == ["2026/11/21-001", "2026/11/21-002"]
+
+
+def test_whether_anything_was_committed_is_told(tmp_path):
+    database = make_database(tmp_path)
+    commits = Commits(database)
+    before = commits.version()
+    assert commits.version() == before
+    with database.read() as connection:
+        connection.execute(text("SELECT * FROM change"))
+    assert commits.version() == before
+    with pytest.raises(RuntimeError), database.write() as connection:
+        connection.execute(text("UPDATE change SET value = 9"))
+        raise RuntimeError
+    assert commits.version() == before
+    with database.write() as connection:
+        connection.execute(text("UPDATE change SET value = 9"))
+    after = commits.version()
+    assert after != before
+    with open_database(tmp_path / "hilum.db", role="command").write() as connection:
+        connection.execute(text("UPDATE change SET value = 10"))
+    assert commits.version() not in (before, after)
+    commits.close()
+    assert commits.version() != commits.version(), "not known"
+    database.close()

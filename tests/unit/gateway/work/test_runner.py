@@ -9,7 +9,7 @@ import pytest
 
 from hilum.errors import NotFound, StorageFailed
 from hilum.gateway.store.claims import NewWork, dead, done, later, retry
-from hilum.gateway.store.database import Database
+from hilum.gateway.store.database import Commits, Database
 from hilum.gateway.store.jobs import Steering, counts, find, listed
 from hilum.gateway.store.states import WorkState
 from hilum.gateway.store.work import WorkTable, enqueue
@@ -26,11 +26,13 @@ class World:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.table = WorkTable(self.database, "receiver:test")
+        self.commits = Commits(database)
         self.runner: Runner | None = None
         self.task: asyncio.Task[None] | None = None
 
     def start(self, *kinds: Kind, **more) -> None:
-        self.runner = Runner(self.table, Kinds(kinds), Pool(1), **{"poll": 0.02, **more})
+        options = {"poll": 0.02, "version": self.commits.version, **more}
+        self.runner = Runner(self.table, Kinds(kinds), Pool(1), **options)
         self.task = asyncio.create_task(self.runner.run())
 
     def add(self, *new: NewWork) -> list[int]:
@@ -65,7 +67,39 @@ async def world(new_database):
     world = World(new_database())
     yield world
     await world.stop()
+    world.commits.close()
     world.database.close()
+
+
+async def test_the_table_is_read_when_something_has_changed_or_its_time_has_come(world):
+    looks, ran = [], []
+    due = world.table.due
+
+    def counted(kinds):
+        looks.append(time.monotonic())
+        return due(kinds)
+
+    async def run(job):
+        ran.append(job.id)
+        return done()
+
+    world.table.due = counted
+    polls = []
+
+    def version():
+        polls.append(time.monotonic())
+        return world.commits.version()
+
+    world.start(Kind(name="later", run=run), version=version)
+    await world.until(lambda: len(polls) > 20)
+    if world.database.is_sqlite:
+        assert len(looks) < 5
+    with world.database.write() as connection:  # by another process: nobody wakes us
+        in_a_moment = time.time_ns() // 1000 + 300_000
+        (number,) = enqueue(connection, [NewWork("later", {}, ready_at=in_a_moment)])
+    await world.until_state(number, WorkState.DONE)
+    assert ran == [number]
+    assert time.time_ns() // 1000 >= in_a_moment
 
 
 async def test_rows_run_and_what_follows_runs(world):
