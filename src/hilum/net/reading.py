@@ -100,8 +100,12 @@ class ReadAhead:
         self._room = room
         self._most = most
         self._loop = asyncio.get_running_loop()
-        self._changed = threading.Condition()
-        # All below under the condition's lock.
+        # What the thread waits for, each until half is free again: then it fills up in one go,
+        # instead of being woken, and taking the interpreter from the loop, at every data set.
+        self._lock = threading.Lock()
+        self._fewer = threading.Condition(self._lock)
+        self._smaller = threading.Condition(self._lock)
+        # All below under the lock.
         self._reads: deque[_Read] = deque()
         self._held = 0
         self._taken: deque[Source] = deque()
@@ -128,14 +132,14 @@ class ReadAhead:
                     self._put(_Read(source, held or b"", first, True, None))
             except Exception as error:  # one that is not of READ_ERRORS ends the sending
                 self._put(_Read(source, b"", first, True, error))
-        with self._changed:
+        with self._lock:
             self._ended = True
             self._wake()
 
     def _next_source(self) -> Source | None:
-        with self._changed:
+        with self._lock:
             while len(self._taken) >= self._most and not self._closed:
-                self._changed.wait()
+                self._fewer.wait()
             if self._closed:
                 return None
             source = self._take()
@@ -145,11 +149,11 @@ class ReadAhead:
 
     def _put(self, read: _Read) -> bool:
         """Hand it over; False when nobody wants the rest of this source."""
-        with self._changed:
+        with self._lock:
             while self._held >= self._room and not self._closed:
                 if self._given_up is read.source:
                     return False
-                self._changed.wait()
+                self._smaller.wait()
             if self._closed or self._given_up is read.source:
                 return False
             self._reads.append(read)
@@ -167,7 +171,7 @@ class ReadAhead:
     async def ready(self) -> bool:
         """See ``Reader``."""
         while True:
-            with self._changed:
+            with self._lock:
                 while self._reads and not self._reads[0].first:
                     self._drop()
                 if self._reads:
@@ -179,10 +183,11 @@ class ReadAhead:
 
     def take(self) -> tuple[Source, Data]:
         """See ``Reader``."""
-        with self._changed:
+        with self._lock:
             read = self._drop()
             self._taken.popleft()
-            self._changed.notify()
+            if len(self._taken) <= self._most // 2:
+                self._fewer.notify()
         self.current = read.source
         if read.error is not None:
             raise read.error
@@ -191,9 +196,8 @@ class ReadAhead:
     def _drop(self) -> _Read:
         read = self._reads.popleft()
         self._held -= len(read.data)
-        # Woken at half empty, the thread fills up in one go instead of at every piece.
         if self._held <= self._room // 2:
-            self._changed.notify()
+            self._smaller.notify()
         return read
 
     async def _pieces(self, read: _Read) -> AsyncIterator[bytes]:
@@ -206,7 +210,7 @@ class ReadAhead:
 
     async def _next_piece(self) -> _Read:
         while True:
-            with self._changed:
+            with self._lock:
                 if self._reads:
                     return self._drop()
                 wanted = self._wanted = self._loop.create_future()
@@ -214,16 +218,17 @@ class ReadAhead:
 
     def skip(self) -> None:
         """See ``Reader``."""
-        with self._changed:
+        with self._lock:
             self._given_up = self.current
-            self._changed.notify()
+            self._smaller.notify()
 
     def close(self) -> list[Source]:
         """See ``Reader``."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._wanted = None
-            self._changed.notify()
+            self._fewer.notify()
+            self._smaller.notify()
             return list(self._taken)
 
 
