@@ -86,10 +86,14 @@ def sending(work: Path, name: str, size: str, count: int, repeat: int) -> Rates:
     with sink(work) as server:
         for _ in range(repeat):
             for sender, found in rates.items():
-                sent, number = (
-                    (few, max(1, count // 5)) if sender == PYNETDICOM else (folder, count)
-                )
-                seconds = send(sender, server, sent, nodelay=True)
+                sent, number = (few, FEW) if sender == PYNETDICOM else (folder, count)
+                try:
+                    seconds = send(sender, server, sent, nodelay=True)
+                except peers.PeerError:
+                    if sender != PYNETDICOM:
+                        raise
+                    print(f"  {sender}: a response was lost", file=sys.stderr)
+                    continue
                 found.setdefault("instances/s", []).append(number / seconds)
     return rates
 
