@@ -166,29 +166,34 @@ async def move_to(
         yield [Reply(Status.MOVE_DESTINATION_UNKNOWN, elements={"error_comment": comment})]
         return
     counting = _Counting(request, _total(sources, total))
-    results: asyncio.Queue[SendResult | None] = asyncio.Queue()
+    replies: asyncio.Queue[Reply | None] = asyncio.Queue()
+
+    def ended(result: SendResult) -> None:
+        # Counted where it comes up: whoever waits below is woken for a reply, not for each result.
+        if reply := counting.ended(result):
+            replies.put_nowait(reply)
+
     outbox = Outbox(
         destination.connect,
         parallel=destination.parallel,
         retries=destination.retries,
-        on_result=results.put_nowait,
+        on_result=ended,
         move_originator=(request.association.rq.calling_ae_title, request.command.message_id),
         conversion=conversion,
     )
     moving = asyncio.ensure_future(_move(sources, outbox))
     moving.set_name(f"C-MOVE of association {request.association.number}")
-    moving.add_done_callback(lambda _: results.put_nowait(None))
+    moving.add_done_callback(lambda _: replies.put_nowait(None))
     stopping = asyncio.ensure_future(_stop(request, outbox))
     try:
-        while not moving.done() or not results.empty():
+        while not moving.done() or not replies.empty():
             try:
                 async with asyncio.timeout(PENDING_SECONDS):
-                    result = await results.get()
+                    reply = await replies.get()
             except TimeoutError:
-                if not request.is_cancelled:
-                    yield [counting.pending()]
-                continue
-            if result is not None and (reply := counting.ended(result)):
+                reply = counting.pending()
+            # Once it is cancelled, the next reply is the final one.
+            if reply is not None and not request.is_cancelled:
                 yield [reply]
         await moving
     finally:
