@@ -338,7 +338,8 @@ def _finish(connection: Connection, end: End, at: Moment) -> bool:
 
 
 def _after(outcome: Outcome, at: Moment) -> dict[str, Any]:
-    cause = outcome.cause[:LONGEST_CAUSE]
+    # A peer may have put anything into it; PostgreSQL takes no NUL.
+    cause = outcome.cause[:LONGEST_CAUSE].replace("\0", " ")
     match outcome.kind:
         case EndKind.DONE:
             return {"state": WorkState.DONE, "finished_at": at.now, "cause": cause}
