@@ -121,6 +121,7 @@ class CommitmentProvider:
         # Until when nobody listens there, in loop time.
         self._away: dict[tuple[str, int], float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def prepare(self) -> None:
         """Before the work begins; blocks on the database."""
@@ -200,7 +201,8 @@ class CommitmentProvider:
             self._begun.pop(association, None)
 
     async def close(self) -> None:
-        """Look for nothing more."""
+        """Look for nothing more, at files neither."""
+        self._closing = True
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -264,6 +266,7 @@ class CommitmentProvider:
                 level=Level(self._settings.verify),
                 supports=self._supports(found.asked.called_ae),
                 max_references=self._settings.max_references,
+                is_over=lambda: self._closing,
             )
         except HilumError as error:
             if job.attempt < job.max_attempts:

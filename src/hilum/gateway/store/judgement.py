@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Row, case, select
 
+from hilum.errors import StorageFailed
 from hilum.gateway.store import scan, schema
 from hilum.gateway.store.blobs import BlobStore
 from hilum.gateway.store.database import Database
@@ -45,6 +46,7 @@ def judge(
     level: Level,
     supports: Callable[[str], bool],
     max_references: int,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Take responsibility for all that can be; blocks for as long as the files take to read.
 
@@ -58,9 +60,10 @@ def judge(
         level: how closely files are looked at.
         supports: whether a SOP class is one that is kept here.
         max_references: of more than these, all fail with 0213H.
+        is_over: asked before each file, of which there may be hours to read.
 
     Raises:
-        StorageFailed: the database cannot be read or written.
+        StorageFailed: the database cannot be read or written, or it is over.
     """
     asked = list(dict.fromkeys(action.references))
     if len(asked) > max_references:
@@ -71,6 +74,8 @@ def judge(
         rows = _rows(database, {each.sop_instance_uid for each in page}, owners)
         good: dict[Reference, int] = {}
         for each in page:
+            if is_over():
+                raise StorageFailed("the gateway ends while files are looked at")
             row = rows.get(each.sop_instance_uid)
             reason = _reason(database, blobs, each, row, level, supports)
             if reason is not None:

@@ -17,6 +17,7 @@ from tests.unit.gateway.store.archive_world import (
 )
 
 from hilum.cli.committing import Archive
+from hilum.errors import StorageFailed
 from hilum.gateway.app import Storage, reindex
 from hilum.gateway.store import schema
 from hilum.gateway.store.claims import Wanted
@@ -231,6 +232,31 @@ def test_what_is_removed_while_it_is_judged_is_not_committed(
 
     monkeypatch.setattr(judgement, "_file_reason", slow)
     assert reasons(judged(world, *refs(*SOPS))) == {"1.2": FailureReason.PROCESSING_FAILURE}
+
+
+def test_judging_ends_with_the_gateway(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hilum.gateway.store import judgement
+
+    looked_at: list[str] = []
+    look = judgement._file_reason
+
+    def seen(blobs: object, row: object, level: Level) -> FailureReason | None:
+        looked_at.append(row.sop_uid)  # type: ignore[attr-defined]
+        return look(blobs, row, level)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(judgement, "_file_reason", seen)
+    with pytest.raises(StorageFailed, match="ends"):
+        judge(
+            world.storage.database,
+            world.storage.blobs,
+            Action("2.25.1", refs(*SOPS)),
+            owners=(0,),
+            level=Level.CHECKSUM,
+            supports=may_store,
+            max_references=100,
+            is_over=lambda: bool(looked_at),
+        )
+    assert looked_at == ["1.1"]
 
 
 def test_removal_by_a_person_has_to_be_meant(world: World) -> None:

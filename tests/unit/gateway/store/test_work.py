@@ -192,7 +192,9 @@ def test_a_cause_is_kept_whatever_a_peer_has_put_into_it(database, table):
     ids = add(database, *(NewWork("send") for _ in range(3)))
     jobs = table.claim([Wanted("send", 3, 60.0, 5)])
     causes = ["PACS said A700H (no\0 room)", "\0", "é" * 3000]
-    ends = [End(job.id, job.token, retry(cause, 1.0)) for job, cause in zip(jobs, causes, strict=True)]
+    ends = [
+        End(job.id, job.token, retry(cause, 1.0)) for job, cause in zip(jobs, causes, strict=True)
+    ]
     assert table.finish_all(ends) == [True] * 3
     kept = [find(database, number).cause for number in ids]
     assert kept == ["PACS said A700H (no  room)", " ", "é" * 2000]
