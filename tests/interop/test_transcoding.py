@@ -288,6 +288,22 @@ def test_what_cannot_be_decoded_fails_alone(
         assert "frames were decoded of 3" in gateway.log or "expected" in gateway.log
 
 
+@pytest.mark.parametrize("syntaxes", [[EXPLICIT], ["1.2.840.10008.1.2.4.50", EXPLICIT]])
+def test_a_file_that_is_gone_fails_alone(
+    gateway: Gateway, pynetdicom_apps: None, study: dict[str, Path], syntaxes: list[str]
+) -> None:
+    """To be decoded, and to be sent as it is."""
+    push(gateway, list(study.values()))
+    gone = str(read(path_of("examples_ybr_color.dcm")).SOPInstanceUID)
+    (file,) = (gateway.data / "objects").rglob(f"{gone}.dcm")
+    file.unlink()
+    came, status, identifier = pynetdicom_get(gateway.port, syntaxes)
+    assert came.keys() == study.keys() - {gone}
+    assert status.Status == 0xB000
+    assert status.ErrorComment == "cannot be read: it has been removed"
+    assert identifier.FailedSOPInstanceUIDList == gone
+
+
 def test_nothing_is_decoded_where_that_is_switched_off(
     data: Path, pynetdicom_apps: None, tmp_path: Path, study: dict[str, Path]
 ) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
-__all__ = ["MEMORY", "Child", "end_when_idle", "limit"]
+__all__ = ["MEMORY", "Child", "end_when_idle", "limit", "limit_time"]
 
 # What numpy and a codec map for an image of some hundred MB; a bomb gets no further.
 MEMORY = 4 << 30
@@ -91,6 +92,23 @@ def limit(memory: int = MEMORY) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (value, value))
+
+
+def limit_time(seconds: float) -> None:
+    """In the child: end it after so much work from now on, a second or two more.
+
+    Its parent kills it sooner; a codec that hangs in C would outlive a parent that was killed.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows: it goes with its parent's console, or stays
+        return
+    used = time.process_time()
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    wanted = int(used + seconds) + 2
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted, hard))
 
 
 def end_when_idle() -> threading.Timer:

@@ -234,7 +234,7 @@ class Decoders:
             self._must_be_open()
             if self._idle:
                 return self._idle.pop()
-            child = Child(COMMAND)
+            child = Child((*COMMAND, str(self.limits.seconds)))
             self._children.add(child)
             return child
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from hilum.errors import InvalidDicom
-from hilum.gateway.store.child import end_when_idle, limit
+from hilum.gateway.store.child import end_when_idle, limit, limit_time
 from hilum.services.decompress import (
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
@@ -198,7 +198,7 @@ def _send(answers: BinaryIO, kind: bytes, payload: Buffer) -> None:
 
 
 def main() -> None:
-    """Answer requests until standard input ends."""
+    """Answer requests until standard input ends; the argument is the seconds that each may take."""
     import pydicom.pixels.decoders.base  # noqa: F401 - before the first request's time runs
 
     limit()
@@ -209,6 +209,7 @@ def main() -> None:
         syntax_length, length = HEAD.unpack(head)
         syntax = asked.read(syntax_length).decode("ascii", "replace")
         data = asked.read(length)
+        limit_time(float(sys.argv[1]))
         try:
             for kind, payload in _answer(data, syntax):
                 _send(answers, kind, payload)

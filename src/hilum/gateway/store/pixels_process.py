@@ -17,13 +17,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from hilum.gateway.store.child import end_when_idle, limit
+from hilum.gateway.store.child import end_when_idle, limit, limit_time
 
 __all__ = ["ANSWER", "HEAD", "NONE", "digest", "main"]
 
 HEAD = struct.Struct(">HQ")
 ANSWER = 32
 NONE = bytes(ANSWER)
+
+# Seconds of work for one digest; whoever asked has lost his patience before.
+LONGEST = 60.0
 
 # Bytes of all frames together that are worth a comparison.
 MAX_PIXELS = 1 << 30
@@ -101,6 +104,7 @@ def main() -> None:
         idle.cancel()
         syntax_length, length = HEAD.unpack(head)
         syntax = asked.read(syntax_length).decode("ascii", "replace")
+        limit_time(LONGEST)
         try:
             found = digest(asked.read(length), syntax)
         except Exception:  # whatever a codec or a data set makes of it: it cannot be had

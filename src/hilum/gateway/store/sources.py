@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ class StoredSource:
         try:
             file, meta = self.blobs.open_read(self.path)
         except NotFound as error:
-            raise FileNotFoundError(str(error)) from error
+            raise FileNotFoundError(errno.ENOENT, "it has been removed") from error
         left = self.length
         with file:
             # It may have been removed since, and another version of it come to lie there.

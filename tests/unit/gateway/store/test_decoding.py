@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -162,6 +164,13 @@ def test_after_the_end(made: Callable[..., Decoders], tmp_path: Path) -> None:
     decoders.close()
     with pytest.raises(InvalidDicom, match="ends"):
         decoders.decode(source())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on processes there")
+def test_a_process_that_hangs_ends_without_its_parent() -> None:
+    program = "from hilum.gateway.store.child import limit_time; limit_time(0)\nwhile True: pass"
+    done = subprocess.run([sys.executable, "-c", program], timeout=60)
+    assert done.returncode == -signal.SIGXCPU
 
 
 # ── ahead ─────────────────────────────────────────────────────────────────────────────────────
