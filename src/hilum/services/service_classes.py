@@ -128,7 +128,8 @@ _TABLE: tuple[tuple[str, str, Mapping[str, _Operations]], ...] = (
             "PatientRootQueryRetrieveInformationModel",
             "StudyRootQueryRetrieveInformationModel",
             "PatientStudyOnlyQueryRetrieveInformationModel",
-        ),
+        )
+        | {"RepositoryQuery": {_FIND: codes.REPOSITORY_FIND}},
     ),
     (
         "Composite Instance Root Retrieve",
@@ -304,13 +305,7 @@ _TABLE: tuple[tuple[str, str, Mapping[str, _Operations]], ...] = (
     (
         "Storage Management",
         "KK",
-        {
-            "InventoryCreation": {
-                _N_ACTION: codes.INVENTORY_ACTION,
-                _N_EVENT: _NOTHING,
-            },
-            "RepositoryQuery": {_FIND: codes.REPOSITORY_FIND},
-        },
+        {"InventoryCreation": {_N_ACTION: codes.INVENTORY_ACTION, _N_EVENT: _NOTHING}},
     ),
 )
 

@@ -111,7 +111,7 @@ REPOSITORY_FIND = _table(
     """,
     FIND,
 )
-"""C-FIND of Repository Query. Standard: PS3.4 C.6.4.3."""
+"""C-FIND of Repository Query. Standard: PS3.4 C.6.4.1.1, C.6.4.5."""
 
 NON_PATIENT_STORE = _table("""
     A700  refused: out of resources

@@ -83,6 +83,17 @@ def test_every_class_names_its_service() -> None:
         assert all(found.service == service.name for found in service.sop_classes)
 
 
+def test_repository_query_is_a_class_of_query_retrieve() -> None:
+    """PS3.4 C.6.4; what it queries are studies, whoever made an inventory of them (KK)."""
+    found = next(one for one in SOP_CLASSES.values() if one.keyword == "RepositoryQuery")
+    assert found.service == "Query/Retrieve"
+    creation = next(one for one in SOP_CLASSES.values() if one.keyword == "InventoryCreation")
+    assert {CommandField(field).name for field in creation.operations} == {
+        "N_ACTION_RQ",
+        "N_EVENT_REPORT_RQ",
+    }
+
+
 def test_private_and_other_classes_are_none() -> None:
     for uid in ("1.2.3", GRAYSCALE_META, "1.2.840.10008.1.3.10", ""):
         assert sop_class(uid) is None
