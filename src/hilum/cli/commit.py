@@ -26,7 +26,7 @@ from hilum.cli.options import (
     timeouts_of,
 )
 from hilum.cli.report import print_json, shown
-from hilum.cli.running import run, set_up_logging
+from hilum.cli.running import reason, run, set_up_logging
 from hilum.errors import ConfigurationError, HilumError
 from hilum.net.commitment import STAY, Commitments, Destination, transaction_uid
 from hilum.net.sources import FileSource, find_sources
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     except ConfigurationError as error:
         arguments.error(str(error))
     except (HilumError, OSError) as error:
-        document["error"] = str(error)
+        document["error"] = reason(error)
         code = 1
     if options.json:
         print_json(document)

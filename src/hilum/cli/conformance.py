@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hilum.cli.options import parser
+from hilum.cli.running import reason
 from hilum.cli.statement import Offer, statement
 from hilum.errors import HilumError
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             options.output.write_text(text, encoding="utf-8")
     except (HilumError, OSError) as error:
-        print(f"hilum conformance: {error}", file=sys.stderr)
+        print(f"hilum conformance: {reason(error)}", file=sys.stderr)
         return 1
     return 0
 

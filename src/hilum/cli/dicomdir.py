@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hilum.cli.options import parser, verbosity_options
 from hilum.cli.report import print_json, shown
-from hilum.cli.running import set_up_logging
+from hilum.cli.running import reason, set_up_logging
 from hilum.errors import HilumError, NotFound
 from hilum.net.fileset import Medium, write_medium
 from hilum.net.media import find_on_media
@@ -75,9 +75,9 @@ def main(argv: Sequence[str]) -> int:
     except FileNotFoundError as error:
         if not error.filename and error.args:
             arguments.error(f"no file or folder '{shown(str(error))}'; nothing was written")
-        print(f"hilum: {error}", file=sys.stderr)
+        print(f"hilum: {reason(error)}", file=sys.stderr)
     except (HilumError, OSError) as error:
-        print(f"hilum: {error}", file=sys.stderr)
+        print(f"hilum: {reason(error)}", file=sys.stderr)
     return 1
 
 

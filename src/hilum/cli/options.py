@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hilum import __version__
+from hilum.cli.running import reason
 from hilum.errors import AssociationRejected
 from hilum.net.limits import Limits, Timeouts
 from hilum.net.tls import client_context, server_context
@@ -180,7 +181,7 @@ def explained(error: Exception, peer: PeerAddress, calling: str) -> str:
             return f"{error} ({remedy})"
         if (error.source, error.reason) == (1, 3):
             return f"{error} (it does not know '{calling}' from here; make it known there, or -aet)"
-    return str(error)
+    return reason(error)
 
 
 # ── parsers ─────────────────────────────────────────────────────────────────────────────────

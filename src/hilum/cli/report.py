@@ -123,6 +123,8 @@ class StoreReport:
         ok = summary.ok and not self._found.failed and bool(self._found.sources)
         for reason, count in self._not_sent.items():
             self._say(f"{count} not sent: {shown(reason)}", error=True)
+        if not self._found.sources and not self._found.failed:
+            self._say("no DICOM file among what was named; -v says what was skipped", error=True)
         if self._json:
             print_json(self._document(peer, summary, ok))
         elif not self._quiet:

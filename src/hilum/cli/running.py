@@ -10,9 +10,17 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["run", "set_up_logging", "stop_request"]
+__all__ = ["reason", "run", "set_up_logging", "stop_request"]
 
 T = TypeVar("T")
+
+
+def reason(error: Exception) -> str:
+    """An error for people: of the system's own the file and the words, without the number."""
+    if isinstance(error, OSError) and error.strerror:
+        words = error.strerror.lower()
+        return f"{error.filename}: {words}" if error.filename is not None else words
+    return str(error)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -12,7 +12,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from hilum.cli.running import run
+from hilum.cli.running import reason, run
 from hilum.errors import HilumError
 from hilum.gateway import logs
 from hilum.gateway.app import Gateway, initialise
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         _raise_descriptor_limit()
         failure = run(_serve(config))
     except (HilumError, OSError) as error:
-        print(f"hilum: {error}", file=sys.stderr)
+        print(f"hilum: {reason(error)}", file=sys.stderr)
         return 1
     if failure is not None:
         print(f"hilum: stopped by an error: {failure}", file=sys.stderr)

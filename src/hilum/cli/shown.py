@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hilum.cli.running import reason
 from hilum.errors import HilumError
 from hilum.gateway import heartbeat
 from hilum.gateway.config import Config, load
@@ -100,7 +101,7 @@ def fail_clearly() -> Iterator[None]:
     except BrokenPipeError:  # whoever read our output has read enough
         raise
     except (HilumError, OSError) as error:
-        print(f"hilum: {error}", file=sys.stderr)
+        print(f"hilum: {reason(error)}", file=sys.stderr)
         raise typer.Exit(1) from None
 
 

@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+from hilum.cli.running import reason
 from hilum.errors import HilumError
 from hilum.gateway.config import parse_address
 from hilum.gateway.web.app import run
@@ -34,6 +35,6 @@ def main(argv: Sequence[str]) -> int:
             descriptor=options.descriptor,
         )
     except (HilumError, OSError) as error:
-        print(f"hilum: {error}", file=sys.stderr)
+        print(f"hilum: {reason(error)}", file=sys.stderr)
         return 1
     return 0

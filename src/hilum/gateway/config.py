@@ -372,8 +372,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
         try:
             with open(path, "rb") as file:
                 tree = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise ConfigurationError(f"{path}: {error}") from error
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{path} is no TOML: {error}") from error
         config = _build(Config, tree, config, str(path))
     given = {}
     for name, _, _, _ in rows(config):
