@@ -26,6 +26,7 @@ from hilum.services.elements import (
     Buffer,
     Encoding,
     encoding_of_item,
+    guess_encoding,
     key_of,
     read_element,
     tag_text,
@@ -85,6 +86,8 @@ def decompress(data: bytes, decode: Decode) -> Iterator[Buffer]:
             native value can be. What ``decode`` raises goes through.
     """
     try:
+        if data and guess_encoding(data, 0, EXPLICIT_LITTLE, final=True)[0] is not EXPLICIT_LITTLE:
+            raise InvalidDicom("the data set is not in explicit VR little endian, as it should be")
         yield from _data_set(data, 0, len(data), decode, 0)
     except struct.error:
         raise InvalidDicom("the data set ends in the middle of an element") from None

@@ -150,7 +150,7 @@ def _nested(levels: int) -> bytes:
         (UID + fragments(b"12")[:-9], "longer than what holds it"),
         (UID + native(), "not encapsulated"),
         (UID + le(0x0028, 0x0004, "CS", b"RGB ")[:-2], "longer than what holds it"),
-        (UID + SEQUENCE_END, "where a data element was expected"),
+        (UID + COLOUR + BITS + SEQUENCE_END, "where a data element was expected"),
         (long(0x0040, 0xA730, "SQ", UID, UNDEFINED), "where an item was expected"),
         (_nested(70), "nested deeper"),
     ],
