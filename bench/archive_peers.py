@@ -182,7 +182,7 @@ def _lines(server: peers.Server, held: str, studies: int) -> Iterator[str]:
         )
 
 
-TURNS, COLD = 21, 5
+TURNS, COLD = 13, 4
 """Turns, and the first ones, in which caches fill."""
 
 
