@@ -149,6 +149,7 @@ def _nested(levels: int) -> bytes:
         (UID + fragments(b"12")[:-8], "ends in the middle"),
         (UID + fragments(b"12")[:-9], "longer than what holds it"),
         (UID + native(), "not encapsulated"),
+        (struct.pack("<HHI", 8, 0x18, 6) + b"1.2.3\0", "not in explicit VR"),
         (UID + le(0x0028, 0x0004, "CS", b"RGB ")[:-2], "longer than what holds it"),
         (UID + COLOUR + BITS + SEQUENCE_END, "where a data element was expected"),
         (long(0x0040, 0xA730, "SQ", UID, UNDEFINED), "where an item was expected"),
