@@ -146,6 +146,7 @@ def _nested(levels: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
+        (struct.pack("<HHI", 8, 0x18, 6) + b"1.2.3\0", "not in explicit VR little endian"),
         (UID + fragments(b"12")[:-8], "ends in the middle"),
         (UID + fragments(b"12")[:-9], "longer than what holds it"),
         (UID + native(), "not encapsulated"),
