@@ -257,7 +257,10 @@ def _url(url_or_path: str | Path) -> URL:
 
 
 def _sqlite_engine(url: URL, role: Role) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 0, "check_same_thread": False})
+    # hide_parameters: they are a patient's, and an error is logged with its causes.
+    engine = create_engine(
+        url, hide_parameters=True, connect_args={"timeout": 0, "check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def configure(raw: sqlite3.Connection, _record: object) -> None:
@@ -374,7 +377,11 @@ def _postgresql_engine(url: URL) -> Engine:
     prepare_for_postgresql()
     try:
         return create_engine(
-            url, paramstyle="format", pool_pre_ping=True, connect_args={"connect_timeout": 5}
+            url,
+            paramstyle="format",
+            hide_parameters=True,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 5},
         )
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigurationError(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import traceback
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -130,6 +131,17 @@ def test_a_failed_transaction_changes_nothing(tmp_path):
         connection.execute(text("UPDATE change SET value = 8"))
         connection.execute(text("UPDATE absent SET value = 8"))
     assert rows(database, "SELECT value FROM change") == [(0,)]
+
+
+def test_no_traceback_shows_what_was_asked_for(new_database):
+    """Failures are logged with their causes, and the values of a query are a patient's."""
+    database = new_database()
+    name = "^".join(("Doe", "J"))  # not to be found in this line
+    for access in (database.read, database.write):
+        with pytest.raises(StorageFailed) as raised, access() as connection:
+            connection.execute(text("SELECT 1 FROM absent WHERE name = :name"), {"name": name})
+        assert name not in "".join(traceback.format_exception(raised.value))
+    database.close()
 
 
 def test_a_writer_waits_until_its_deadline_and_no_longer(tmp_path):
