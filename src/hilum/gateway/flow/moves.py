@@ -8,7 +8,10 @@ Standard: PS3.7 9.3.1.1 (0000,1030), (0000,1031); PS3.4 C.4.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -19,6 +22,10 @@ from hilum.net.association import Association
 from hilum.wire.command import Command
 
 __all__ = ["Moves"]
+
+LATE = 600.0
+"""Seconds for which a C-MOVE that is over is known: a peer may send on when its association is lost,
+and what it sends is no less private then."""
 
 _MESSAGE_IDS = 0xFFFF
 
@@ -32,11 +39,19 @@ class _Move:
 
 
 class Moves:
-    """The C-MOVEs that are going on. Used on one event loop."""
+    """The C-MOVEs that are going on. Used on one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._moves: dict[int, _Move] = {}
-        self._next = count()
+        # Those that are over, in the order in which they ended, and when they are forgotten.
+        self._over: OrderedDict[int, float] = OrderedDict()
+        # Not from 1: a peer may still be sending what the process before had asked for.
+        self._next = count(secrets.randbelow(_MESSAGE_IDS))
 
     @contextmanager
     def going_on(
@@ -57,19 +72,32 @@ class Moves:
         try:
             yield number
         finally:
-            del self._moves[number]
+            self._over[number] = self._clock() + LATE
+
+    def _forget(self) -> None:
+        while self._over:
+            number, until = next(iter(self._over.items()))
+            if until > self._clock():
+                return
+            del self._over[number], self._moves[number]
 
     def _free(self) -> int:
+        self._forget()
         for _ in range(_MESSAGE_IDS):
             number = next(self._next) % _MESSAGE_IDS + 1
             if number not in self._moves:
                 return number
+        if self._over:  # the one that ended first
+            number = next(iter(self._over))
+            del self._over[number], self._moves[number]
+            return number
         raise HilumError("as many C-MOVEs go on as there are Message IDs")
 
     def destination(self, command: Command, association: Association) -> Destination | None:
         """Whose an instance is that a C-STORE brings; None when it is of no C-MOVE of ours."""
         if not self._moves:
             return None
+        self._forget()
         number = command.get("move_originator_message_id")
         move = self._moves.get(number) if number is not None else None
         if move is None:
