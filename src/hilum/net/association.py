@@ -69,7 +69,7 @@ class Association(Operations):
     Every request takes its turn: no more are outstanding than the asynchronous operations window
     grants, which without negotiation is one (PS3.7 D.3.3.3).
 
-    Memory: some 10 KiB with its connection and link while idle; two buffers of ``Limits.buffer_size`` while a
+    Memory: some 7 KiB with its connection and link while idle; two buffers of ``Limits.buffer_size`` while a
     data set larger than 64 KiB arrives.
     """
 

@@ -1,7 +1,7 @@
 """Accepting associations.
 
-The listener only accepts sockets: a TLS handshake, a PROXY header and A-ASSOCIATE-RQ each have
-their own deadline in the connection's own task, so that a silent peer holds up nobody.
+The listener only accepts sockets: a TLS handshake and a PROXY header are waited for in a task of
+the connection's own, A-ASSOCIATE-RQ in none, each with its deadline: a silent peer holds up nobody.
 """
 
 from __future__ import annotations
