@@ -9,14 +9,12 @@ from collections.abc import Sequence
 
 from hilum.cli.options import (
     PeerAddress,
-    client_tls,
+    connection_of,
     count,
     explained,
-    limits_of,
     parser,
     peer_and_rest,
     requestor_options,
-    timeouts_of,
     transfer_syntax_options,
 )
 from hilum.cli.report import print_json, shown
@@ -72,12 +70,7 @@ async def _echo(peer: PeerAddress, options: Namespace, answers: list[dict[str, o
     association = await connect(
         peer.host,
         peer.port,
-        called=peer.called or "ANY-SCP",
-        calling=options.calling,
-        timeouts=timeouts_of(options),
-        limits=limits_of(options),
-        tls=client_tls(options),
-        server_hostname=options.tls_name,
+        **connection_of(peer, options),
     )
     talkative = not (options.json or options.quiet)
     async with association:

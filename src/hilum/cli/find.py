@@ -26,16 +26,14 @@ from hilum.cli.keys import (
 from hilum.cli.options import (
     PeerAddress,
     ae_title,
-    client_tls,
+    connection_of,
     count,
     explained,
     extended_items,
     extended_options,
-    limits_of,
     parser,
     peer_and_rest,
     requestor_options,
-    timeouts_of,
     transfer_syntax_options,
 )
 from hilum.cli.report import shown
@@ -149,14 +147,9 @@ async def _find(
     association = await connect(
         peer.host,
         peer.port,
-        called=peer.called or "ANY-SCP",
-        calling=options.calling,
         contexts=((model, NATIVE),),
         items=extended_items(options, model, query=True),
-        timeouts=timeouts_of(options),
-        limits=limits_of(options),
-        tls=client_tls(options),
-        server_hostname=options.tls_name,
+        **connection_of(peer, options),
     )
     async with association:
         syntax = association.context_for(model).transfer_syntax

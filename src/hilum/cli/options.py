@@ -21,6 +21,7 @@ __all__ = [
     "accepted",
     "ae_title",
     "client_tls",
+    "connection_of",
     "count",
     "explained",
     "extended_items",
@@ -325,6 +326,22 @@ def timeouts_of(options: argparse.Namespace) -> Timeouts:
         "write": options.network_timeout,
     }
     return Timeouts(**{name: value for name, value in given.items() if value is not None})
+
+
+def connection_of(peer: PeerAddress, options: argparse.Namespace) -> dict[str, Any]:
+    """What ``hilum.net.connect`` takes besides host and port, by the options of a requestor.
+
+    Raises:
+        ConfigurationError: a file of TLS cannot be read or does not fit.
+    """
+    return {
+        "called": peer.called or "ANY-SCP",
+        "calling": options.calling,
+        "timeouts": timeouts_of(options),
+        "limits": limits_of(options),
+        "tls": client_tls(options),
+        "server_hostname": options.tls_name,
+    }
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

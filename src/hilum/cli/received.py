@@ -11,18 +11,20 @@ import itertools
 import logging
 import os
 import threading
+from argparse import Namespace
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from hilum.errors import ConfigurationError
 from hilum.net.association import Association
 from hilum.net.service import Context, Outcome, Part, StoreSink
 from hilum.services.part10 import encode_head, file_name
 from hilum.wire.command import Command
 
-__all__ = ["Counter", "Folder", "Writer"]
+__all__ = ["Counter", "Folder", "Writer", "receiver_of"]
 
 log = logging.getLogger("hilum.cli")
 
@@ -277,3 +279,16 @@ def _write_all(fd: int, parts: Sequence[Part]) -> None:
 def _write_one(fd: int, view: memoryview) -> None:
     while view:
         view = view[os.write(fd, view) :]
+
+
+def receiver_of(options: Namespace) -> Counter:
+    """What the options of a receiver ask for: a folder, or to count only.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+    """
+    if options.no_output:
+        return Counter()
+    if not options.out.is_dir():
+        raise ConfigurationError(f"no folder '{options.out}'; make it, or use --no-output")
+    return Folder(options.out)

@@ -24,7 +24,7 @@ from hilum.cli.keys import (
 from hilum.cli.options import (
     PeerAddress,
     ae_title,
-    client_tls,
+    connection_of,
     count,
     explained,
     extended_items,
@@ -35,10 +35,9 @@ from hilum.cli.options import (
     port_to_listen_on,
     requestor_options,
     server_tls,
-    timeouts_of,
     transfer_syntax_options,
 )
-from hilum.cli.received import Counter, Folder
+from hilum.cli.received import Counter, receiver_of
 from hilum.cli.report import print_json, shown
 from hilum.cli.running import run, set_up_logging
 from hilum.cli.storage_contexts import retrieve_contexts
@@ -169,24 +168,11 @@ def _main(arguments: ArgumentParser, argv: Sequence[str], operation: str) -> int
     return report.end()
 
 
-def _receiver(options: Namespace) -> Counter:
-    if options.no_output:
-        return Counter()
-    if not options.out.is_dir():
-        raise ConfigurationError(f"no folder '{options.out}'; make it, or use --no-output")
-    return Folder(options.out)
-
-
 async def _connect(peer: PeerAddress, options: Namespace, **more: Any) -> Association:
     return await connect(
         peer.host,
         peer.port,
-        called=peer.called or "ANY-SCP",
-        calling=options.calling,
-        timeouts=timeouts_of(options),
-        limits=limits_of(options),
-        tls=client_tls(options),
-        server_hostname=options.tls_name,
+        **connection_of(peer, options),
         **more,
     )
 
@@ -194,7 +180,7 @@ async def _connect(peer: PeerAddress, options: Namespace, **more: Any) -> Associ
 async def _get(
     peer: PeerAddress, options: Namespace, model: str, identifier: Identifier, report: _Report
 ) -> None:
-    received = report.received = _receiver(options)
+    received = report.received = receiver_of(options)
     known: list[str] = []
     if not options.sop_class and options.query and (find := MODELS[options.model].find):
         known = await _held(peer, options, find, identifier)
@@ -274,7 +260,7 @@ async def _listening(options: Namespace, report: _Report) -> AsyncIterator[None]
     if options.port is None and not options.store:
         yield
         return
-    received = report.received = _receiver(options)
+    received = report.received = receiver_of(options)
     accept = Accept(open_store=received.open_store)
     server = await serve(
         "0.0.0.0",  # noqa: S104 - the peer may be anywhere

@@ -27,7 +27,7 @@ from hilum.cli.options import (
     timeouts_of,
     verbosity_options,
 )
-from hilum.cli.received import Counter, Folder
+from hilum.cli.received import Counter, receiver_of
 from hilum.cli.report import shown
 from hilum.cli.running import run, set_up_logging, stop_request
 from hilum.errors import ConfigurationError
@@ -206,7 +206,7 @@ async def _service(options: Namespace) -> _Service:
         return _worklist(options)
     if options.command == "qr":
         return await _query_retrieve(options)
-    received = _receiver(options)
+    received = receiver_of(options)
     return _Service(Accept(open_store=received.open_store), received)
 
 
@@ -251,14 +251,6 @@ async def _query_retrieve(options: Namespace) -> _Service:
 def _must_be_folder(path: Path) -> None:
     if not path.is_dir():
         raise ConfigurationError(f"no folder '{path}'")
-
-
-def _receiver(options: Namespace) -> Counter:
-    if options.no_output:
-        return Counter()
-    if not options.out.is_dir():
-        raise ConfigurationError(f"no folder '{options.out}'; make it, or use --no-output")
-    return Folder(options.out)
 
 
 def _authorise(options: Namespace, accept: Accept) -> Authorise:

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from hilum.cli.options import (
     PeerAddress,
-    client_tls,
+    connection_of,
     count,
-    limits_of,
     parser,
     peer_and_rest,
     requestor_options,
-    timeouts_of,
     transfer_syntax_options,
 )
 from hilum.cli.report import StoreReport, shown
@@ -77,14 +75,9 @@ async def _send(
         peer.host,
         peer.port,
         found.sources,
-        called=peer.called or "ANY-SCP",
-        calling=options.calling,
         parallel=options.parallel,
         retries=options.retries,
         on_result=report.result,
         on_bytes=report.advance if bar else None,
-        timeouts=timeouts_of(options),
-        limits=limits_of(options),
-        tls=client_tls(options),
-        server_hostname=options.tls_name,
+        **connection_of(peer, options),
     )
