@@ -497,3 +497,26 @@ async def test_the_handler_of_an_end_that_fails(
         assert (await association.c_echo()).status == 0
     await until(lambda: not server.associations, "the end")
     assert "handler of its end failed" in caplog.text
+
+
+async def test_a_connection_that_cannot_be_opened_ends_no_accepting(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await listen()
+    is_proxy, asked = server._from_proxy, []
+
+    def fail_once(address: str) -> bool:
+        asked.append(address)
+        if len(asked) == 1:
+            raise ValueError("a bug")
+        return is_proxy(address)
+
+    monkeypatch.setattr(server, "_from_proxy", fail_once)
+    first = await RawPeer.connect(server.port)
+    assert await first.hear() is None
+    second, heard = await answer(server)
+    assert isinstance(heard, AssociateAC)
+    assert len(server.associations) == 1
+    assert not server._unassociated
+    first.close()
+    second.close()

@@ -150,6 +150,10 @@ class Server:
         except asyncio.CancelledError:
             sock.close()
             raise
+        except Exception:  # one connection must not end the accepting of all
+            log.exception("no association with %s", association.peer)
+            self._unassociated.pop(association, None)
+            sock.close()
 
     def _from_proxy(self, address: str) -> bool:
         if not self.proxies:
