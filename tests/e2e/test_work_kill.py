@@ -41,7 +41,10 @@ class Executor:
         self.log = log
         before = self.lines("started")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.work_process", data, log], cwd=ROOT
+            [sys.executable, "-m", "tests.e2e.work_process", data, log],
+            cwd=ROOT,
+            # The pool's processes do not look for modules where they are started.
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         until(lambda: self.lines("started") > before, self)
 

@@ -631,7 +631,7 @@ class Gateway:
         """The web process: there while someone asks it, ended when we do (its stdin closes)."""
         config = self.config
         host, port = parse_address(config.web, "web")
-        command = [sys.executable, "-m", "hilum", "web", "--data", str(self._storage.data)]
+        command = [sys.executable, "-P", "-m", "hilum", "web", "--data", str(self._storage.data)]
         command += ["--listen", f"{host or '0.0.0.0'}:{port}"]  # noqa: S104 - as asked for
         command += ["--reserve", str(config.store.reserve)]
         if listening is not None:

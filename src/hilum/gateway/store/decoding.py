@@ -45,7 +45,7 @@ __all__ = ["Decoders", "DecodingLimits", "NoRoom", "Whole"]
 
 log = logging.getLogger("hilum.store")
 
-COMMAND = (sys.executable, "-m", "hilum.gateway.store.decoding_process")
+COMMAND = (sys.executable, "-P", "-m", "hilum.gateway.store.decoding_process")
 FOLDER = "decoded"
 # A process holds the compressed data set in memory, beside a frame.
 LARGEST = 512 << 20

@@ -19,7 +19,7 @@ __all__ = ["PixelDigests"]
 
 log = logging.getLogger("hilum.store")
 
-COMMAND = (sys.executable, "-m", "hilum.gateway.store.pixels_process")
+COMMAND = (sys.executable, "-P", "-m", "hilum.gateway.store.pixels_process")
 # The index thread waits for it; a CT or MR image takes 0.1 s, a mammography or a cine run a few.
 PATIENCE = 10.0
 # After something that could not be decoded in time nothing is decoded for so long: a sender of

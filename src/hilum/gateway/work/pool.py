@@ -116,7 +116,7 @@ class Pool:
             if process.returncode is None:
                 return process
             self._all.discard(process)
-        command = [sys.executable, "-m", "hilum.gateway.work.process"]
+        command = [sys.executable, "-P", "-m", "hilum.gateway.work.process"]
         process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
         self._all.add(process)
         return process
