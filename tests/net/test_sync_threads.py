@@ -508,7 +508,7 @@ def test_ends_of_every_kind_leave_nothing(provider):
                     assoc.abort()
                     assert assoc.is_aborted
                 case 2:
-                    assoc.core.link.kill()
+                    assoc.loop.post(assoc.core.link.kill)  # in its thread only
                     until(lambda: assoc.is_aborted, "the end was not noticed")  # noqa: B023
 
     with ThreadPoolExecutor(16) as pool:

@@ -38,9 +38,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        # Not uvloop: with many threads beside it, libuv was seen to call a read callback that had
-        # been taken away meanwhile, and the process died of it.
-        self.loop = asyncio.new_event_loop()
+        self.loop = _new_event_loop()
         self.open: WeakSet[Closing] = WeakSet()
         self._executor = concurrent.futures.ThreadPoolExecutor(
             LOOK_UP_THREADS, thread_name_prefix="hilum-look-up"
@@ -120,6 +118,15 @@ class Loop:
         with contextlib.suppress(RuntimeError):
             asyncio.run_coroutine_threadsafe(end(), self.loop)
         self.thread.join(EXIT_SECONDS)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        made: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        return made
+    return asyncio.new_event_loop()
 
 
 _current: Loop | None = None
