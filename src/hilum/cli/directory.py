@@ -183,12 +183,23 @@ def ae_add(
     charset: Annotated[
         str, typer.Option(help="(0008,0005) for text without one, such as 'ISO_IR 100'")
     ] = "",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="only this peer may call it; may be repeated"),
+    ] = None,
+    max_associations: Annotated[
+        int, typer.Option(metavar="N", help="associations at once; 0: limits.max_per_title")
+    ] = 0,
     disabled: Annotated[bool, typer.Option(help="reject it for now")] = False,
     commitment: CommitmentOption = "",
     data: DataOption = None,
 ) -> None:
     """Serve a called AE title, or set anew how it is served."""
     with fail_clearly(), changing(data) as directory:
+        known = {each.name for each in directory.snapshot().peers}
+        for name in peer or ():
+            if name not in known:
+                raise NotFound(f"no peer {name!r}; 'hilum peer ls' lists them")
         kind = TitleKind.QUARANTINE if quarantine else TitleKind.GLOBAL
         account_id = None
         if user is not None:
@@ -207,6 +218,8 @@ def ae_add(
                 charset,
                 not disabled,
                 commitment,
+                tuple(peer or ()),
+                max_associations,
             )
         )
         print(f"called AE title {title}: {kind}")
@@ -217,6 +230,12 @@ def _account_id(directory: Directory, name: str) -> int:
         if account.name == name:
             return account.id
     raise NotFound(f"no user {name!r}; add one with 'hilum user add {name}'")
+
+
+def _narrowed(title: CalledTitle) -> str:
+    notes = [f"only {', '.join(title.peers)}"] if title.peers else []
+    notes += [f"{title.max_associations} associations"] if title.max_associations else []
+    return "; ".join(notes)
 
 
 @titles.command("ls")
@@ -231,6 +250,7 @@ def ae_ls(data: DataOption = None, json: JsonOption = False) -> None:
         for title in snapshot.called_titles:
             account = snapshot.account(title.account_id) if title.account_id else None
             state = "" if title.enabled else "disabled"
+            state = "; ".join(filter(None, (state, _narrowed(title))))
             for_whom = f"user {account.name}" if account else str(title.kind)
             lines.append((title.title, for_whom, title.duplicates, title.missing_uids, state))
         lines += [

@@ -152,6 +152,10 @@ def bring_in(
     listeners = [_built(Listener, entry, "listener", {}) for entry in document["listener"]]
     peers = [_built(Peer, entry, "peer", {}) for entry in document["peer"]]
     all_peers = {peer.name for peer in (*peers, *(() if prune else before.peers))}
+    for title, _ in titles:
+        for name in title.peers:
+            if name not in all_peers:
+                raise ConfigurationError(f"title {title.title!r} is for {name!r}, who is no peer")
     planned = [_planned(entry, all_peers) for entry in document["schedule"]]
     done = [_made(change) for change in changes]
     # Users may be new: their ids are known only now.

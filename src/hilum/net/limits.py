@@ -45,7 +45,7 @@ class Limits:
         max_associations: accepted associations at once; more are rejected 2/3/2 (local limit
             exceeded), which peers retry.
         max_per_address: the same for one peer address.
-        max_per_title: the same for one called AE title; a title's own setting goes before it.
+        max_per_title: the same for one called AE title; a title's own number goes before it.
         max_unassociated: connections that have not yet sent A-ASSOCIATE-RQ. When one more comes,
             the one that has waited longest is closed, so that a flood of silent sockets cannot
             keep a speaking peer out.

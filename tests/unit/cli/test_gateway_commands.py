@@ -286,6 +286,8 @@ def test_users(run: Run) -> None:
         (["ae", "add", "RVU-carol"], "prefix"),
         (["ae", "add", "SEVENTEEN LETTERS"], "16"),
         (["ae", "add", "TRIAL", "--user", "nobody"], "hilum user add nobody"),
+        (["ae", "add", "TRIAL", "--peer", "nobody"], "hilum peer ls"),
+        (["ae", "add", "TRIAL", "--max-associations", "-1"], "less than none"),
         (["ae", "add", "TRIAL", "--user", "alice", "--quarantine"], "either"),
         (["ae", "rm", "NOWHERE"], "NOWHERE"),
         (["listener", "add", "x", "nonsense"], "HOST:PORT"),
@@ -319,6 +321,8 @@ def test_titles(run: Run) -> None:
     ct, implicit = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2"
     assert run("ae", "add", "CTONLY", "--sop-class", ct, "--transfer-syntax", implicit).code == 0
     assert run("ae", "add", "ASIDE", "--quarantine", "--disabled").code == 0
+    run("peer", "add", "ct", "CT1@10.0.0.1")
+    assert run("ae", "add", "HILUM", "--peer", "ct", "--max-associations", "5").code == 0
     found = {title["title"]: title for title in run("ae", "ls", "--json").json["titles"]}
     assert found.keys() == {"RAIVEN", "HILUM", "TRIAL", "HERS", "CTONLY", "ASIDE"}
     assert (found["TRIAL"]["duplicates"], found["TRIAL"]["missing_uids"]) == (
@@ -331,6 +335,8 @@ def test_titles(run: Run) -> None:
     assert not found["ASIDE"]["enabled"]
     lines = run("ae", "ls").lines
     assert ["RVU-alice", "user alice", "", "", ""] in lines
+    narrowed = "only ct; 5 associations"
+    assert ["HILUM", "global", "keep_both", "refuse", narrowed] in lines
     assert ["listener dicom: *:11112"] in lines
     assert run("ae", "rm", "TRIAL").code == 0
     assert "TRIAL" not in run("ae", "ls").out

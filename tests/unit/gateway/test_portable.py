@@ -69,7 +69,7 @@ def fill(directory: Directory) -> None:
         CalledTitle("TRIAL", TitleKind.ACCOUNT, alice.id, DuplicatePolicy.REPLACE,
                     MissingUidPolicy.QUARANTINE, ("1.2.840.10008.1.2.1",), (), "ISO_IR 100",
                     False))  # fmt: skip
-    directory.put_called_title(CalledTitle("STOREOPENREM"))
+    directory.put_called_title(CalledTitle("STOREOPENREM", peers=("ct",), max_associations=5))
     directory.put_listener(
         Listener("dose", 8104, "127.0.0.1", True, "STOREOPENREM", allowed=("10.0.0.0/8",))
     )
@@ -142,6 +142,8 @@ CT = "payload = {peer = 'ct'}\n[[peer]]\nname = 'ct'\nae_title = 'CT'\nhost = 'h
         ("[[user]]\nname = 'x'\npassword = 'y'", "has name"),
         ("[[title]]\ntitle = 'A'\nuser = 'nobody'", "no user"),
         ("[[title]]\ntitle = 'A'\naccount_id = 3", "has no 'account_id'"),
+        ("[[title]]\ntitle = 'A'\npeers = ['ghost']", "'ghost', who is no peer"),
+        ("[[title]]\ntitle = 'A'\nmax_associations = 'many'", "another type"),
         ("[[title]]\ntitle = 'A'\nduplicates = 'sometimes'", "duplicates"),
         ("[[title]]\ntitle = 'A'\nenabled = 'yes'", "another type"),
         ("[[title]]\ntitle = 3", "another type"),

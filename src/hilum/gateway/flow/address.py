@@ -198,7 +198,11 @@ class Router:
 
     def _served(
         self, title: CalledTitle, peer: Peer | None, rq: AssociateRQ, viewer: Viewer
-    ) -> Accept:
+    ) -> Accept | Reject:
+        if title.peers and (peer is None or peer.name not in title.peers):
+            return Reject.unknown_calling_title(
+                f"{title.title!r} is for certain peers, see 'hilum ae ls'"
+            )
         owner_id = title.account_id or GLOBAL_OWNER
         if title.kind is TitleKind.QUARANTINE:
             owner_id = quarantine_owner(owner_id)
@@ -252,6 +256,7 @@ class Router:
                 title.transfer_syntaxes or None, sop_classes if may_store else frozenset()
             ),
             open_store=opener(self.committer, destination, moves=self.moves) if may_store else None,
+            max_for_title=title.max_associations or None,
         )
 
 

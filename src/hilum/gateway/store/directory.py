@@ -311,6 +311,11 @@ def _check_called_title(title: CalledTitle) -> None:
     for uid in (*title.transfer_syntaxes, *title.sop_classes):
         check_uid(uid)
     check_charset(title.fallback_charset)
+    if title.max_associations < 0:
+        raise ConfigurationError(
+            f"called AE title {title.title!r}: {title.max_associations} associations at once are "
+            "less than none; 0 is the limit of all titles"
+        )
     if (title.kind is TitleKind.ACCOUNT) != (title.account_id is not None):
         raise ConfigurationError(
             f"called AE title {title.title!r}: a title of kind 'account' needs a user, "
@@ -404,6 +409,8 @@ def _title(row: Mapping[str, Any]) -> CalledTitle:
         fallback_charset=row["fallback_charset"],
         enabled=bool(row["enabled"]),
         commitment=row["commitment"],
+        peers=tuple(json.loads(row["peers"] or "[]")),
+        max_associations=row["max_associations"],
     )
 
 
@@ -419,6 +426,8 @@ def _title_row(title: CalledTitle) -> dict[str, object]:
         "fallback_charset": title.fallback_charset,
         "enabled": int(title.enabled),
         "commitment": title.commitment,
+        "peers": json.dumps(title.peers) if title.peers else "",
+        "max_associations": title.max_associations,
     }
 
 

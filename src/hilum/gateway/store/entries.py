@@ -98,6 +98,8 @@ class CalledTitle:
         fallback_charset: for text without (0008,0005) that is not ASCII; "" for the default.
         enabled: False: rejected as if it were not there.
         commitment: ways of delivery of results, see `Delivery`; "" for the setting.
+        peers: names of the peers that may call it; empty for everyone who is let in.
+        max_associations: at once; 0 for `limits.max_per_title`.
     """
 
     title: str
@@ -110,6 +112,8 @@ class CalledTitle:
     fallback_charset: str = ""
     enabled: bool = True
     commitment: str = ""
+    peers: tuple[str, ...] = ()
+    max_associations: int = 0
 
 
 @dataclass(frozen=True, slots=True)

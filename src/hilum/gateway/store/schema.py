@@ -34,7 +34,7 @@ from hilum.gateway.store.states import WorkState
 
 __all__ = ["HEAD", "metadata", "prepare_for_postgresql"]
 
-HEAD = "0005"
+HEAD = "0006"
 """The Alembic revision that this code works with."""
 
 # Where a partial index keeps its condition.
@@ -481,6 +481,8 @@ called_title = Table(
     _text("fallback_charset"),
     Column("enabled", SmallInteger, nullable=False),
     _text_or_empty("commitment"),  # ways of delivery, see delivery.py; "" for the setting
+    _text_or_empty("peers"),  # JSON list of names; "" or [] for everyone who is let in
+    Column("max_associations", Integer, nullable=False, server_default="0"),  # 0: limits' own
 )
 
 listener = Table(

@@ -49,6 +49,7 @@ TITLES = (
     CalledTitle("FORALICE", TitleKind.ACCOUNT, 1, DuplicatePolicy.REPLACE),
     CalledTitle("FORBOB", TitleKind.ACCOUNT, 2),
     CalledTitle("ASIDE", TitleKind.QUARANTINE),
+    CalledTitle("FEW", peers=("ct", "mr"), max_associations=3),
 )
 SNAPSHOT = Snapshot(1, (ALICE, BOB, LONG), TITLES, (LISTENER, ANY), (), {})
 
@@ -287,6 +288,25 @@ def test_a_peer_may_be_restricted_on_this_machine_too() -> None:
     peer = Peer("none", "CT1", "127.0.0.1", services=())
     assert not allowed(decide(router(peer)))
     assert allowed(decide(router(peer), calling="OTHER"))
+
+
+def test_a_title_may_be_for_certain_peers_only() -> None:
+    made = router(Peer("ct", "CT1", "10.1.2.3"), Peer("ws", "WS", "10.1.2.4"))
+    assert allowed(decide(made, "FEW", host="10.1.2.3"))
+    for host, calling in (("10.1.2.4", "WS"), ("127.0.0.1", "CT1")):
+        decision = decide(made, "FEW", host=host, calling=calling)
+        assert isinstance(decision, Reject)
+        assert (decision.result, decision.source, decision.reason) == (1, 1, 3)
+        assert "'FEW' is for certain peers" in decision.why
+        assert allowed(decide(made, host=host, calling=calling))
+
+
+def test_a_title_has_a_limit_of_its_own_or_that_of_all() -> None:
+    made = router(Peer("ct", "CT1", "10.1.2.3"))
+    for called, most in (("FEW", 3), ("RAIVEN", None), ("RVU-alice", None)):
+        decision = decide(made, called, host="10.1.2.3")
+        assert isinstance(decision, Accept)
+        assert decision.max_for_title == most
 
 
 @pytest.mark.parametrize(
