@@ -103,11 +103,18 @@ class Runner:
         """Run until `stop`.
 
         Cancellation: what is being claimed at that moment is left to its lease; use `stop`.
+
+        Raises:
+            Exception: ends of jobs can no longer be recorded, for a reason that is no
+                `StorageFailed`; what runs is left to its lease.
         """
         self._over.clear()
         recorder = asyncio.create_task(self._record_forever(), name="work recorder")
+        recorder.add_done_callback(lambda _: self._hint.set())
         try:
             while not self._stopping:
+                if recorder.done():
+                    recorder.result()
                 self._hint.clear()
                 if not await self._look():
                     with contextlib.suppress(TimeoutError):
@@ -137,6 +144,8 @@ class Runner:
                 await in_thread(self._table.give_back, unfinished)
         except StorageFailed as error:
             log.warning("claims are not given back, their leases run out: %s", error)
+        except Exception:
+            log.exception("claims are not given back, their leases run out")
         self._claims.clear()
 
     # ── looking ─────────────────────────────────────────────────────────────────────────────

@@ -280,6 +280,23 @@ async def test_ends_are_recorded_when_the_database_is_back(world, monkeypatch, c
     assert "could not be recorded yet" in caplog.text
 
 
+async def test_without_a_recorder_nothing_goes_on_as_if_it_were_there(world, monkeypatch, caplog):
+    async def run(job):
+        return done()
+
+    def broken(ends):
+        raise ValueError("no such column")
+
+    monkeypatch.setattr(world.table, "finish_all", broken)
+    world.start(Kind(name="work", run=run))
+    world.add(NewWork("work"))
+    with pytest.raises(ValueError, match="no such column"):
+        await asyncio.wait_for(world.task, 20)
+    await world.runner.stop()
+    assert "claims are not given back" in caplog.text
+    world.runner = None
+
+
 async def test_what_cannot_be_written_with_an_end_is_a_failure(world, caplog):
     def also(connection):
         raise ZeroDivisionError("wrong")
