@@ -377,6 +377,18 @@ async def test_a_slow_move_says_that_it_is_alive(
         assert (await responses.last()).status == 0
 
 
+async def test_counters_never_go_back(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies that are due by number and by time come close together, and stay in order."""
+    monkeypatch.setattr("hilum.net.retrieve.PENDING_SECONDS", 0.0003)
+    monkeypatch.setattr("hilum.net.retrieve.PENDING_EVERY", 1)
+    workstation = Workstation()
+    destination = to(await listen(workstation.authorise), parallel=3)
+    *pending, final = await move(await listen(moving(made(1000), destination)))
+    left = [counters(response)[0] or 0 for response in pending]
+    assert left == sorted(left, reverse=True)
+    assert counters(final) == (None, 1000, 0, 0)
+
+
 async def test_an_asker_who_goes_away_ends_the_move(listen: Listen) -> None:
     ends: list[Exception | None] = []
     workstation = Workstation(HeldCommit, ended=lambda association, error: ends.append(error))

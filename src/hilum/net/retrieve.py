@@ -191,6 +191,8 @@ async def move_to(
                 async with asyncio.timeout(PENDING_SECONDS):
                     reply = await replies.get()
             except TimeoutError:
+                if not replies.empty():
+                    continue  # it came just now, and says less than what is counted meanwhile
                 reply = counting.pending()
             # Once it is cancelled, the next reply is the final one.
             if reply is not None and not request.is_cancelled:
