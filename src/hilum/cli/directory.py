@@ -118,6 +118,8 @@ def user_passwd(
         if stdin:
             passcode = sys.stdin.readline().rstrip("\r\n")
         elif not remove:
+            if not sys.stdin.isatty():
+                raise ConfigurationError("no terminal to ask on; give the passcode with --stdin")
             passcode = getpass.getpass(f"passcode of {name}: ")
             if getpass.getpass("once more: ") != passcode:
                 raise ConfigurationError("the two differ; nothing was changed")

@@ -591,9 +591,11 @@ def test_passcodes_and_groups(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert alice["passcode"] is True
     assert run("user", "groups", "alice", "research", "radiology").code == 0
     assert run("user", "ls").lines[0][3] == "radiology, research"
+    assert "give the passcode with --stdin" in run("user", "passwd", "alice").err
     typed = iter(["one", "another"])
     monkeypatch.setattr("getpass.getpass", lambda prompt: next(typed))
-    assert run("user", "passwd", "alice").code == 1
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert "the two differ" in run("user", "passwd", "alice").err
     assert run("user", "passwd", "alice", "--remove").code == 0
     (alice,) = run("user", "ls", "--json").json
     assert (alice["passcode"], alice["groups"]) == (False, ["radiology", "research"])

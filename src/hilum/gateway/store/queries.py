@@ -29,6 +29,7 @@ from hilum.gateway.store.database import Database
 from hilum.gateway.store.filters import Filters, conditions
 from hilum.gateway.store.keys import INSTANCE_KEYS, PATIENT_KEYS, SERIES_KEYS, STUDY_KEYS, Key
 from hilum.gateway.store.results import (
+    FOUND,
     Cursor,
     Found,
     InstanceRow,
@@ -294,16 +295,7 @@ def find_instances(
     if not wanted:
         raise LocalProtocolError("finding instances needs a UID")
     statement = (
-        select(
-            _instance.c.id,
-            _instance.c.owner_id,
-            _instance.c.sop_uid,
-            _instance.c.sop_class,
-            _instance.c.transfer_syntax,
-            _instance.c.path,
-            _instance.c.data_offset,
-            _instance.c.size,
-        )
+        select(*FOUND)
         .select_from(_instance)
         .join(_series, _instance.c.series_ref == _series.c.id)
         .join(_study, _series.c.study_ref == _study.c.id)

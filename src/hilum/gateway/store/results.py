@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement
 
+from hilum.gateway.store import schema
 from hilum.gateway.store.states import GLOBAL_OWNER
 
 __all__ = [
+    "FOUND",
     "Cursor",
     "Found",
     "InstanceRow",
@@ -159,6 +161,10 @@ class Found:
     path: str
     data_offset: int
     size: int
+
+
+FOUND = tuple(schema.instance.c[field.name] for field in fields(Found))
+"""The columns of a `Found`, in its order."""
 
 
 @dataclass(frozen=True, slots=True)

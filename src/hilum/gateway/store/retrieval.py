@@ -12,7 +12,7 @@ from sqlalchemy import FromClause, Select, func, literal_column, select
 
 from hilum.gateway.store import schema
 from hilum.gateway.store.database import Database
-from hilum.gateway.store.results import Found, Viewer
+from hilum.gateway.store.results import FOUND, Found, Viewer
 from hilum.gateway.store.siblings import preferred_instance
 from hilum.services.query_model import (
     PATIENT_ID,
@@ -78,16 +78,7 @@ class Retrieval:
         # Hidden from SQLite, which would walk all instances for the sake of their order.
         order = _instance.c.id + literal_column("0")
         statement: Select[Any] = (
-            select(
-                _instance.c.id,
-                _instance.c.owner_id,
-                _instance.c.sop_uid,
-                _instance.c.sop_class,
-                _instance.c.transfer_syntax,
-                _instance.c.path,
-                _instance.c.data_offset,
-                _instance.c.size,
-            )
+            select(*FOUND)
             .select_from(self._from)
             .where(*self._where, order > after)
             .order_by(order)
