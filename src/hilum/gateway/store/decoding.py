@@ -35,6 +35,7 @@ from hilum.gateway.store.decoding_process import (
     GO_ON,
     HEAD,
     ICONS,
+    LONGEST_REASON,
     NEED,
 )
 from hilum.net.sources import PIECE, Source
@@ -52,6 +53,7 @@ LARGEST = 512 << 20
 # Most images; what is larger gets a file.
 IN_MEMORY = 1 << 20
 _LEAST = 1 << 10
+_NEED = struct.Struct(">Q")
 # The process may have ended by itself just now; a second one has not.
 ATTEMPTS = 2
 
@@ -261,7 +263,7 @@ class Decoders:
                 for piece in source.pieces():
                     child.asked.write(piece)
                 child.asked.flush()
-                (need,) = struct.unpack(">Q", _payload(child, NEED))
+                need = _need(child)
             except (EOFError, OSError):
                 self._if_late(late)
                 raise
@@ -340,11 +342,15 @@ class _Failed(Exception):
     """What the process says; it is fit for the next one."""
 
 
-def _payload(child: Child, expected: bytes) -> bytes:
+# What a codec that was taken over answers is believed no further than what an honest one says.
+
+
+def _need(child: Child) -> int:
     kind, length = _head(child)
-    if kind != expected:
+    if kind != NEED or length != _NEED.size:
         raise EOFError
-    return _exactly(child, length)
+    (need,) = _NEED.unpack(_exactly(child, length))
+    return int(need)
 
 
 def _decoded(child: Child) -> Iterator[bytes]:
@@ -369,6 +375,8 @@ def _head(child: Child) -> tuple[bytes, int]:
     """
     kind, length = FRAME.unpack(_exactly(child, FRAME.size))
     if kind == FAILED:
+        if length > LONGEST_REASON:
+            raise EOFError
         raise _Failed(_exactly(child, length).decode("ascii", "replace"))
     return kind, length
 

@@ -38,6 +38,7 @@ __all__ = [
     "GO_ON",
     "HEAD",
     "ICONS",
+    "LONGEST_REASON",
     "NEED",
     "decoded_by_what_is_installed",
     "main",
@@ -50,7 +51,7 @@ GO_ON, GIVE_UP = b"y", b"n"
 
 # Pixel data inside sequences, beside as many bytes as the compressed data set has.
 ICONS = 1 << 20
-_LONGEST_REASON = 200
+LONGEST_REASON = 200
 
 _LOSSY_JPEG = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51))
 DECODED = _LOSSY_JPEG | frozenset(
@@ -188,7 +189,7 @@ def _answer(data: bytes, transfer_syntax: str) -> Iterator[tuple[bytes, Buffer]]
 def _told(error: Exception) -> bytes:
     """The reason; of what is not ours its kind alone, as it may quote the data set."""
     said = str(error) if isinstance(error, InvalidDicom) else type(error).__name__
-    return ascii(said)[1:-1][:_LONGEST_REASON].encode("ascii")
+    return ascii(said)[1:-1][:LONGEST_REASON].encode("ascii")
 
 
 def _send(answers: BinaryIO, kind: bytes, payload: Buffer) -> None:

@@ -127,8 +127,12 @@ def test_a_full_disk(made: Callable[..., Decoders]) -> None:
         ("import sys; sys.stdin.buffer.read(10)", "ended"),
         ("import sys, time; sys.stdout.buffer.write(b'X' * 99); sys.stdout.flush(); time.sleep(60)",
          "ended"),
+        ("import sys, time; sys.stdout.buffer.write(b'F' + b'\\xc0\\0\\0\\0'); sys.stdout.flush();"
+         "time.sleep(60)", "ended"),
+        ("import sys, time; sys.stdout.buffer.write(b'N\\0\\0\\0\\5' + bytes(5));"
+         "sys.stdout.flush(); time.sleep(60)", "ended"),
     ],
-    ids=["hangs", "ends", "talks"],
+    ids=["hangs", "ends", "talks", "a reason of 3 GiB", "a length of five bytes"],
 )  # fmt: skip
 def test_a_process_that_is_none(
     made: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch, program: str, reason: str
