@@ -30,8 +30,14 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
+        # Settings may hold secrets, such as the database's password; it needs none of them.
+        environment = {n: v for n, v in os.environ.items() if not n.upper().startswith("HILUM_")}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
         )
 
     @property

@@ -145,6 +145,21 @@ def test_a_process_that_is_none(
     assert decoders.used == 0
 
 
+def test_a_process_is_told_no_settings(
+    made: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HILUM_DATABASE", "postgresql://u:secret@db/hilum")
+    program = (
+        "import os, struct, sys, time\n"
+        "said = ' '.join(n for n in os.environ if n.startswith('HILUM')).encode() or b'nothing'\n"
+        "sys.stdout.buffer.write(struct.pack('>cI', b'F', len(said)) + said)\n"
+        "sys.stdout.flush(); time.sleep(60)"
+    )
+    monkeypatch.setattr(decoding, "COMMAND", (sys.executable, "-c", program))
+    with pytest.raises(InvalidDicom, match=r"^nothing$"):
+        made().decode(source())
+
+
 def test_conversions_and_a_deflated_bomb(made: Callable[..., Decoders]) -> None:
     decoders = made()
     data = samples.named("image_dfl.dcm").data
